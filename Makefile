@@ -1,0 +1,23 @@
+# repro: the whole loop; test; check: format, lint, types; ui: MLflow on http://127.0.0.1:5000
+.PHONY: repro test check ui
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+
+repro: .venv/installed
+	@.venv/bin/dvc repro
+	@.venv/bin/python -m pipelines.track
+	@cat report/table.md
+
+test: .venv/installed
+	@.venv/bin/python -m pytest
+
+check: .venv/installed
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+
+ui: .venv/installed
+	@MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1
+
+.venv/installed: pyproject.toml
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,102 @@
+"""Direct Preference Optimization (Rafailov et al. 2023) of the language model's adapter, on the grades of the evaluator.
+
+One LoRA adapter continues from round to round, and the reference policy is the adapter as it came in. The loss is DPO's
+plus a supervised one on the chosen texts (`sft`), which keeps the model able to write.
+"""
+
+import math
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+from kka.descriptions import Writer, save_adapter
+from kka.errors import KkaError
+from kka.log import Log, silent
+from kka.records import Pair
+
+disable_progress_bars()
+
+
+class _Curves(TrainerCallback):  # type: ignore[misc]  # transformers is not typed for this
+    """Passes the trainer's figures on, and keeps them."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        names = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+        row = {name: float(value) for key, value in (logs or {}).items() if (name := names.get(key.removeprefix("eval_"))) and not key.startswith("eval_")}
+        if "loss" not in row:  # the end of training logs leftovers without one
+            return
+        self.rows.append({"step": float(state.global_step), **row})
+        for name, value in row.items():
+            self.log(f"align/{name}", value, state.global_step)
+
+
+def align(
+    writer: Writer,
+    pairs: Sequence[Pair],
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    beta: float,
+    sft: float,
+    seed: int,
+    log: Log = silent,
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Trains the writer's adapter on the training pairs (prompt i belongs to pair i) and saves it to `folder`.
+
+    Returns the reward accuracy on the validation pairs with the last training loss, and the curves, a row for each step that
+    was logged. `learning_rate` falls along a cosine. Raises KkaError where there is no training pair or the loss is lost.
+    """
+    parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": []}
+    for pair, prompt in zip(pairs, prompts, strict=True):
+        parts[pair.part].append(_row(writer, prompt, pair))
+    train, validation = parts["train"], parts["validation"]
+    if not train:
+        raise KkaError("align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share.")
+    curves = _Curves(log)
+    for name, parameter in writer.model.named_parameters():
+        parameter.requires_grad_(".default." in name)
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trl and accelerate warn about choices that are made on purpose here
+        trainer = DPOTrainer(
+            model=writer.model, args=_arguments(scratch, steps, batch_size, learning_rate, beta, sft, seed), processing_class=writer.tokenizer,
+            train_dataset=Dataset.from_list(train), eval_dataset=Dataset.from_list(validation) if validation else None, callbacks=[curves],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        held_out = trainer.evaluate() if validation else {}
+    loss = curves.rows[-1]["loss"]
+    if not math.isfinite(loss):
+        raise KkaError(f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta}).")
+    save_adapter(writer.model, folder)
+    writer.model.eval()
+    result = {"pairs": float(len(train)), "loss": loss, "accuracy": curves.rows[-1]["accuracy"]}
+    return result | ({"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}), curves.rows
+
+
+def _row(writer: Writer, prompt: str, pair: Pair) -> dict[str, str]:
+    # a leading space: the texts follow the prompt as they do when they are sampled
+    return {"prompt": writer.prompt(prompt), "chosen": f" {pair.chosen}", "rejected": f" {pair.rejected}"}
+
+
+def _arguments(scratch: str, steps: int, batch_size: int, learning_rate: float, beta: float, sft: float, seed: int) -> DPOConfig:
+    return DPOConfig(
+        output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size,
+        learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), beta=beta,
+        loss_type=["sigmoid", "sft"] if sft else ["sigmoid"], loss_weights=[1.0, sft] if sft else None,
+        use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_steps=5, disable_tqdm=True,
+        seed=seed % 2**32, data_seed=seed % 2**32, max_length=None, log_level="error", eval_strategy="no",
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""The command `kka`: what a project needs beside `dvc repro`. What a command needs is imported when it runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from kka import __version__
+from kka.errors import KkaError
+
+
+class Commands(TyperGroup):
+    """Prints a user's mistake as its one sentence, and ends with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KkaError as error:
+            typer.echo(f"kka: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Key Knowledge Augmentation: the commands beside `dvc repro`."
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kka {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _kka(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def doctor() -> None:
+    """Look whether this machine and this project can run. Ends with 1 where something needed is missing."""
+    from kka.doctor import examine
+
+    failed = 0
+    for finding in examine(Path.cwd()):
+        typer.echo(str(finding))
+        failed += finding.mark == "fail"
+    if failed:
+        raise KkaError(f"{failed} of the above must be mended before the project can run.")
+
+
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="A file in presets/, such as blossom or cifar100-bank.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="A change, such as align.beta=0.5; may be given several times.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a params.yaml that somebody has changed.")] = False,
+) -> None:
+    """Write a preset as params.yaml in this folder."""
+    from kka.presets import write
+
+    write(name, Path("params.yaml"), changes or [], force=force)
+    typer.echo(f"wrote params.yaml from the preset {name}")
+
+
+@app.command()
+def captions(out: Annotated[Path, typer.Argument(help="The file to write, one caption a line.")]) -> None:
+    """Write the captions that a small writer may learn from: of params.yaml's normal training images, and of its archive.
+
+    `python -m kka.mini.train lm --captions FILE` trains on them.
+    """
+    from kka import datasets
+    from kka.config import read_config
+    from kka.records import write_text
+
+    section = read_config(Path("params.yaml"))
+    wanted = section.prepare
+    found = list(datasets.load(wanted.dataset, section.seed, wanted.image_size, **wanted.options).train.captions)
+    if datasets.has_archive(wanted.dataset):
+        found += datasets.archive(wanted.dataset, wanted.image_size, **wanted.options).captions
+    lines = [line for caption in found for line in caption.splitlines()]
+    write_text(out, "".join(f"{line}\n" for line in lines))
+    typer.echo(f"wrote {len(lines)} captions to {out}")
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,209 @@
+"""params.yaml, typed: one section per stage, unknown keys refused with a suggestion, all mistakes shown at once."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kka.errors import KkaError
+
+Share = Field(ge=0, le=1)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Round(Section):
+    prev: str
+
+
+class Prepare(Section):
+    """`options` go to the data set's `load`."""
+
+    dataset: str = "blossom"
+    image_size: int = Field(32, ge=8)
+    options: dict[str, Any] = {}
+
+
+class Guard(Section):
+    """A description is a normal look-alike when it is as similar to a normal caption as all but the `normal_quantile` of the
+    calibration captions are; unreadable when its least likely token lies `readable_margin` nats below the
+    `readable_quantile` of theirs."""
+
+    normal_quantile: float = Field(0.05, ge=0, le=1)
+    readable_quantile: float = Field(0.02, ge=0, le=1)
+    readable_margin: float = Field(3.0, ge=0)
+
+
+class Describe(Section):
+    """`instruction` may hold {examples}: `examples` normal captions, drawn anew for each prompt."""
+
+    model: str = "kka/mini/lm"
+    instruction: str = "caption:"
+    examples: int = Field(0, ge=0)
+    count: int = Field(150, ge=1)
+    attempts: int = Field(1500, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(40, ge=1)
+    batch_size: int = Field(64, ge=1)
+    guard: Guard = Guard()
+
+
+class Synthesize(Section):
+    """`options` go to the synthesizer; `controls` normal captions are rendered too, half of them to train with."""
+
+    synthesizer: str = "diffusion"
+    controls: int = Field(96, ge=0)
+    micro_batch: int = Field(32, ge=1)
+    options: dict[str, Any] = {}
+
+
+class Assess(Section):
+    """Hard: at or below the `quantile` of the calibration normals' scores. Easy: the `easy_share` that scores highest of the rest."""
+
+    quantile: float = Field(0.95, ge=0, le=1)
+    easy_share: float = Field(1.0, ge=0, le=1)
+
+
+class Schedule(Section):
+    """The hard proportion of the training anomalies rises linearly from `start` in round one to `end` in round `rounds`."""
+
+    start: float = Field(0.3, ge=0, le=1)
+    end: float = Field(0.6, ge=0, le=1)
+    rounds: int = Field(3, ge=1)
+
+
+class Detect(Section):
+    """`options` are the detector's hyperparameters."""
+
+    detector: str = "bce"
+    hard_proportion: Schedule = Schedule()
+    options: dict[str, Any] = {}
+
+
+class Lora(Section):
+    r: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class Health(Section):
+    """An adapter below either fraction, of `sample` descriptions, stops the round."""
+
+    sample: int = Field(200, ge=10)
+    readable: float = Field(0.7, ge=0, le=1)
+    distinct: float = Field(0.7, ge=0, le=1)
+
+
+class Align(Section):
+    """DPO: `chosen_share` of a round's descriptions that score lowest against `rejected_share` that score highest;
+    `unreadable_share` of the rejected are unreadable ones; `sft` weighs the SFT loss on the chosen."""
+
+    enabled: bool = True
+    chosen_share: float = Field(0.2, gt=0, lt=1)
+    rejected_share: float = Field(0.5, gt=0, lt=1)
+    unreadable_share: float = Field(0.3, ge=0, lt=1)
+    pairs: int = Field(600, ge=1)
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    steps: int = Field(60, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    beta: float = Field(0.3, gt=0)
+    sft: float = Field(1.0, ge=0)
+    lora: Lora = Lora()
+    health: Health = Health()
+
+
+class Evaluate(Section):
+    bootstrap: int = Field(1000, ge=0)
+    interval: float = Field(0.95, gt=0, lt=1)
+
+
+class Config(Section):
+    seed: int = 0
+    last: str
+    rounds: dict[str, Round]
+    prepare: Prepare = Prepare()
+    describe: Describe = Describe()
+    synthesize: Synthesize = Synthesize()
+    assess: Assess = Assess()
+    detect: Detect = Detect()
+    align: Align = Align()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _rounds_form_a_chain(self) -> "Config":
+        for name, item in self.rounds.items():
+            if item.prev != "r0" and item.prev not in self.rounds:
+                raise ValueError(f"rounds.{name}: prev wants r0 or another round ({', '.join(self.rounds)}), got '{item.prev}'")
+        if self.last not in self.rounds:
+            raise ValueError(f"last wants one of the rounds ({', '.join(self.rounds) or 'there are none'}), got '{self.last}'")
+        for name in self.rounds:
+            self.lineage(name)
+        return self
+
+    def lineage(self, name: str) -> list[str]:
+        """The rounds up to and with `name`, first round first, r0 left out."""
+        chain: list[str] = []
+        while name != "r0":
+            if name in chain:
+                raise ValueError(f"rounds: {name} comes before itself ({' -> '.join(chain)}); let each prev name an earlier round")
+            chain.append(name)
+            name = self.rounds[name].prev
+        return chain[::-1]
+
+
+def read_config(path: Path) -> Config:
+    """The checked params.yaml. Raises KkaError that lists every mistake, a line each."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KkaError(f"{path} is missing. Write one with `kka preset blossom`, or go to the project's folder.") from None
+    except yaml.YAMLError as error:
+        raise KkaError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return check_config(raw, str(path))
+
+
+def check_config(raw: Any, name: str = "params.yaml") -> Config:
+    """A Config from plain values; `name` stands at the head of each mistake."""
+    if not isinstance(raw, dict):
+        raise KkaError(f"{name}: wanted sections such as `describe:`, got {type(raw).__name__}")
+    rounds = raw.get("rounds")
+    if isinstance(rounds, dict) and (odd := [k for k in rounds if not isinstance(k, str)]):
+        raise KkaError(f"{name}: rounds wants names as keys, got the number {odd[0]!r}. DVC would silently run nothing: write r{odd[0]}.")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise KkaError("\n".join(_sentence(name, e) for e in error.errors())) from None
+
+
+def _sentence(name: str, error: Any) -> str:
+    *where, key = error["loc"] or ("the file",)
+    place = ".".join(str(w) for w in where) or "the top level"
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(key), _keys(where), n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else f" It knows: {', '.join(_keys(where))}."
+        return f"{name}: {place} has the unknown key '{key}'.{hint}"
+    if error["type"] == "missing":
+        return f"{name}: {place} lacks the key '{key}'."
+    if error["type"] == "value_error":
+        return f"{name}: {error['ctx']['error']}."
+    return f"{name}: {'.'.join(str(p) for p in error['loc'])}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}."
+
+
+def _keys(where: Any) -> list[str]:
+    """The keys that the section at `where` knows."""
+    kind: Any = Config
+    for step in where:
+        if not hasattr(kind, "model_fields"):
+            return []
+        annotation = kind.model_fields[step].annotation if step in kind.model_fields else Round
+        kind = Round if Round in get_args(annotation) else annotation
+    return list(getattr(kind, "model_fields", {}))
+
+
+Stage = Literal["prepare", "baseline", "describe", "synthesize", "assess", "detect", "align", "evaluate", "report"]

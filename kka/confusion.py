@@ -1,0 +1,151 @@
+"""The confusion evaluator: which generated anomalies confuse the detector, and what follows from it.
+
+Scores become grades (hard, between, easy), grades become the training mixture and the preference pairs. The guard stands
+before all of it: a description that says the normal class, or nothing, never becomes an anomaly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from kka.errors import KkaError
+from kka.records import Anomaly, Grade, Pair
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Refuses normal look-alikes and unreadable texts, for captions of any kind.
+
+    A text's similarity is the cosine of TF-IDF vectors (word uni- and bigrams) to the nearest normal caption, 0 to 1.
+    """
+
+    vectorizer: Any
+    normal: Any
+    least_similarity: float
+    least_likelihood: float
+
+    @classmethod
+    def fit(
+        cls, train: Sequence[str], calibration: Sequence[str], likelihoods: Scores, *, normal_quantile: float, readable_quantile: float, readable_margin: float
+    ) -> "Guard":
+        """Thresholds from normal captions alone: `likelihoods` are those of the calibration captions under the base model."""
+        if not train or not calibration:
+            raise KkaError("the guard wants captions of normal images, got none. Give the data set captions, or a caption template.")
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True)
+        normal = vectorizer.fit_transform(sorted(set(train)))
+        guard = cls(vectorizer, normal, 0.0, 0.0)
+        similar = float(np.quantile(guard.similarity(calibration), normal_quantile))
+        readable = float(np.quantile(likelihoods, readable_quantile)) - readable_margin
+        return cls(vectorizer, normal, similar - 1e-6, readable)
+
+    def similarity(self, texts: Sequence[str]) -> Scores:
+        """Cosine to the nearest normal caption, shape (n,), 0 to 1. Words that no normal caption holds lower it."""
+        if not texts:
+            return np.zeros(0)
+        nearest = np.asarray((self.vectorizer.transform(texts) @ self.normal.T).max(axis=1).todense()).ravel()
+        return nearest * self._known(texts)
+
+    def _known(self, texts: Sequence[str]) -> Scores:
+        """The share of each text's uni- and bigrams that normal captions hold: TF-IDF alone is blind to new words."""
+        analyze, vocabulary = self.vectorizer.build_analyzer(), self.vectorizer.vocabulary_
+        grams = [analyze(t) for t in texts]
+        return np.array([sum(g in vocabulary for g in row) / len(row) if row else 0.0 for row in grams])
+
+
+def grade(scores: Scores, calibration: Scores, *, quantile: float, easy_share: float) -> list[Grade]:
+    """Hard: at or below the `quantile` of the calibration normals' scores, inside the boundary. Easy: of the others, the
+    `easy_share` that scores highest. What is left is between. Disjoint by construction."""
+    if not len(calibration):
+        raise KkaError("assess: the boundary wants calibration normals, got none. Give the data set a calibration split.")
+    hard = scores <= np.quantile(calibration, quantile)
+    outside = np.flatnonzero(~hard)
+    easy = set(outside[np.argsort(-scores[outside], kind="stable")][: round(easy_share * len(outside))].tolist())
+    return ["hard" if h else "easy" if i in easy else "between" for i, h in enumerate(hard)]
+
+
+def hard_proportion(ordinal: int, *, start: float, end: float, rounds: int) -> float:
+    """The wanted share of hard anomalies in round `ordinal` (1, 2, ...): linear from `start` to `end` at round `rounds`."""
+    return start + (end - start) * min(1.0, (ordinal - 1) / max(1, rounds - 1))
+
+
+def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator) -> tuple[list[Anomaly], float]:
+    """The largest part of the pool that holds hard anomalies in `proportion`, and the proportion really reached.
+
+    The side that is too plentiful is thinned at random; nothing is repeated. Where one side is empty, all of the other is
+    taken, and the reached proportion (0 or 1) says so.
+    """
+    hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
+    rest = [i for i, a in enumerate(pool) if a.grade != "hard"]
+    if hard and rest:
+        total = min(len(hard) / proportion if proportion else np.inf, len(rest) / (1 - proportion) if proportion < 1 else np.inf)
+        hard = _some(hard, round(proportion * total), rng)
+        rest = _some(rest, round((1 - proportion) * total), rng)
+    chosen = sorted([*hard, *rest])
+    return [pool[i] for i in chosen], len(hard) / max(1, len(chosen))
+
+
+def _some(items: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
+    return [items[i] for i in rng.permutation(len(items))[:n]]
+
+
+def preference_pairs(
+    new: Sequence[Anomaly],
+    earlier_hard: Sequence[str],
+    refused: Sequence[str],
+    *,
+    chosen_share: float,
+    rejected_share: float,
+    refused_share: float,
+    count: int,
+    validation_share: float,
+    rng: np.random.Generator,
+) -> list[Pair]:
+    """Preference pairs from a round's anomalies, ranked by the evaluator's score.
+
+    Chosen: the `chosen_share` that scores lowest, and the hard ones of earlier rounds. Rejected: the `rejected_share` that
+    scores highest, and for `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal
+    class), which holds the model back from both ways of scoring low. A text is chosen or rejected, never both; texts of
+    validation pairs stand in no training pair; partners are alike in length, so that length is no cue.
+    """
+    ranked = [a.text for a in sorted(new, key=lambda a: (a.score, a.id))]
+    low, high = round(chosen_share * len(ranked)), round(rejected_share * len(ranked))
+    if not low or not high or low + high > len(ranked):
+        raise KkaError(
+            f"align: preference pairs want chosen and rejected descriptions, got {len(ranked)} graded ones for shares {chosen_share} and {rejected_share}."
+            " Ask for more (describe.count) or lower the shares."
+        )
+    chosen = list(dict.fromkeys([*ranked[:low], *earlier_hard]))
+    easy = [t for t in ranked[-high:] if t not in set(chosen)]
+    bad = [t for t in dict.fromkeys(refused) if t and t not in set(chosen)]
+    sides = [_split(side, validation_share, rng) for side in (chosen, easy, bad)]
+    n_validation = round(validation_share * count)
+    train = _pair_up(*(s[0] for s in sides), refused_share, count - n_validation, rng)
+    validation = _pair_up(*(s[1] for s in sides), refused_share, n_validation, rng)
+    return [*(Pair(c, r, "train") for c, r in train), *(Pair(c, r, "validation") for c, r in validation)]
+
+
+def _split(texts: Sequence[str], share: float, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    order = rng.permutation(len(texts))
+    cut = round(share * len(texts))
+    return [texts[i] for i in order[cut:]], [texts[i] for i in order[:cut]]
+
+
+def _pair_up(
+    chosen: Sequence[str], easy: Sequence[str], bad: Sequence[str], bad_share: float, count: int, rng: np.random.Generator
+) -> list[tuple[str, str]]:
+    """`count` pairs, chosen texts in turn; of four candidates the partner nearest in words is taken."""
+    if not chosen or not easy:
+        return []
+    pairs = []
+    for i in range(count):
+        mine = chosen[i % len(chosen)]
+        side = bad if bad and rng.random() < bad_share else easy
+        candidates = [side[k] for k in rng.integers(len(side), size=4)]
+        pairs.append((mine, min(candidates, key=lambda t: abs(len(t.split()) - len(mine.split())))))
+    return pairs

@@ -1,0 +1,220 @@
+"""A language model writes descriptions of plausible anomalies, and a guard refuses those that cannot be anomalies.
+
+The text of an item depends on its own seed alone: the random part of sampling is Gumbel noise from one generator per row
+(argmax of logits + Gumbel noise is a sample of their softmax), so it does not matter what else is in the batch.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers.utils import logging as transformers_logging
+
+from kka.confusion import Guard
+from kka.errors import KkaError
+from kka.records import Description, Outcome, seed_of
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed for this
+    """Turns greedy search into sampling at `temperature`, with one generator a row."""
+
+    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+        self.generators = [torch.Generator().manual_seed(s) for s in seeds]
+        self.temperature = temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
+        return scores / self.temperature - noise.log().to(scores.device)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A causal language model with an adapter. `chat` says whether prompts go through the tokenizer's chat template."""
+
+    model: PeftModel
+    tokenizer: Any
+    chat: bool
+
+    @classmethod
+    def load(cls, model: str, adapter: Path) -> "Writer":
+        """A Hugging Face model by id or path, with the LoRA adapter in `adapter`. Raises KkaError where either cannot be read."""
+        base, tokenizer = _base(model)
+        try:
+            wrapped = PeftModel.from_pretrained(base, adapter)
+        except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
+            raise _broken(adapter, error) from None
+        except Exception as error:  # safetensors raises its own class, which it does not export for a broken header
+            if type(error).__module__.startswith("safetensors"):
+                raise _broken(adapter, error) from None
+            raise
+        return cls(wrapped.eval(), tokenizer, bool(getattr(tokenizer, "chat_template", None)))
+
+    def prompt(self, instruction: str) -> str:
+        """The instruction as the model wants to be asked."""
+        if not self.chat:
+            return instruction
+        text = self.tokenizer.apply_chat_template([{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True)
+        return str(text).removeprefix(self.tokenizer.bos_token or "")
+
+    @torch.inference_mode()
+    def describe(self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int) -> list[str]:
+        """One raw text for each prompt, sampled with its seed. Empty where the model says nothing."""
+        inputs = self.tokenizer([self.prompt(p) for p in prompts], return_tensors="pt", padding=True).to(self.model.device)
+        noise = LogitsProcessorList([GumbelNoise(seeds, temperature)])
+        out = self.model.generate(
+            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_processor=noise, do_sample=False, use_cache=True,
+            max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, temperature=None, top_p=None, top_k=None,
+        )  # fmt: skip
+        return [str(t) for t in self.tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def likelihoods(self, prompts: Sequence[str], texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float64]:
+        """The log-probability (nats, at most 0) of each text's least likely token, its end included, without the adapter.
+
+        A garbled text has at least one token that the base model finds next to impossible; the mean over tokens would hide it.
+        """
+        if not texts:
+            return np.zeros(0)
+        pairs = [(self.prompt(p), t) for p, t in zip(prompts, texts, strict=True)]
+        with self.model.disable_adapter():
+            return np.concatenate([self._least(pairs[i : i + batch_size]) for i in range(0, len(pairs), batch_size)])
+
+    def _least(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        heads = [self.tokenizer(p).input_ids for p, _ in pairs]
+        tails = [[*self.tokenizer(f" {t}", add_special_tokens=False).input_ids, self.tokenizer.eos_token_id] for _, t in pairs]
+        rows = [torch.tensor(h + t) for h, t in zip(heads, tails, strict=True)]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.model.device)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(r), dtype=torch.long) for r in rows], batch_first=True).to(self.model.device)
+        logs = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
+        chosen = logs.gather(2, ids[:, 1:, None])[..., 0]
+        place = torch.arange(ids.shape[1] - 1, device=ids.device)
+        starts = torch.tensor([len(h) - 1 for h in heads], device=ids.device)[:, None]
+        inside = (place >= starts) & (place < torch.tensor([len(r) - 1 for r in rows], device=ids.device)[:, None])
+        return np.asarray(chosen.masked_fill(~inside, 0).min(1).values.double().cpu())
+
+
+def _base(model: str) -> tuple[Any, Any]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        # torch's fused attention is slow backwards on a CPU
+        attention = "sdpa" if torch.cuda.is_available() else "eager"
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise KkaError(f"describe.model: wanted a causal language model by Hugging Face id or path, got '{model}' ({reason})") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return base, tokenizer
+
+
+def _broken(adapter: Path, error: Exception) -> KkaError:
+    return KkaError(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}. Delete it and run the stage that writes it again.")
+
+
+def blank_adapter(model: str, folder: Path, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], seed: int) -> None:
+    """Writes an adapter that has learnt nothing: its product B A is zero, so the model writes as without it."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM")
+    save_adapter(get_peft_model(_base(model)[0], config), folder)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Writes the adapter `default`, the same bytes each time: no model card, no absolute path of the base model."""
+    model.peft_config["default"].inference_mode = True
+    model.save_pretrained(folder, selected_adapters=["default"])
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    instruction: str
+    examples: int
+    temperature: float
+    max_new_tokens: int
+    batch_size: int
+
+
+def collect(
+    writer: Writer,
+    guard: Guard,
+    sampling: Sampling,
+    captions: Sequence[str],
+    *,
+    count: int,
+    attempts: int,
+    earlier: Sequence[str],
+    seed: int,
+    progress: Callable[[int], None] = lambda kept: None,
+) -> list[Description]:
+    """Attempts in the order of their numbers, until `count` of them are kept or `attempts` are spent.
+
+    Which attempts stand, and what they say, does not depend on the batch size. `earlier` texts count as duplicates.
+    """
+    seen = {key(t) for t in earlier}
+    found: list[Description] = []
+    kept = 0
+    while kept < count and len(found) < attempts:
+        numbers = range(len(found), min(attempts, len(found) + sampling.batch_size))
+        for text, similarity, likelihood in _attempts(writer, guard, sampling, captions, numbers, seed):
+            outcome = _outcome(guard, text, similarity, likelihood, seen)
+            found.append(Description(f"{len(found):05d}", text, outcome, round(similarity, 4), round(likelihood, 3)))
+            seen.add(key(text))
+            kept += outcome == "kept"
+            if kept == count:
+                break
+        progress(kept)
+    return found
+
+
+def _attempts(
+    writer: Writer, guard: Guard, sampling: Sampling, captions: Sequence[str], numbers: Sequence[int], seed: int
+) -> list[tuple[str, float, float]]:
+    prompts = [instruct(sampling, captions, seed_of(seed, "examples", i)) for i in numbers]
+    seeds = [seed_of(seed, "text", i) for i in numbers]
+    raw = writer.describe(prompts, seeds, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens)
+    texts = [clean(t) for t in raw]
+    likelihoods = writer.likelihoods(prompts, texts)
+    return [(t, float(s), float(v)) for t, s, v in zip(texts, guard.similarity(texts), likelihoods, strict=True)]
+
+
+def _outcome(guard: Guard, text: str, similarity: float, likelihood: float, seen: set[str]) -> Outcome:
+    if not text or likelihood < guard.least_likelihood:
+        return "unreadable"
+    if similarity >= guard.least_similarity:
+        return "normal"
+    return "duplicate" if key(text) in seen else "kept"
+
+
+def instruct(sampling: Sampling, captions: Sequence[str], seed: int) -> str:
+    """The instruction, its {examples} replaced by that many normal captions, a line each."""
+    if "{examples}" not in sampling.instruction:
+        return sampling.instruction
+    chosen = np.random.default_rng(seed).permutation(len(captions))[: sampling.examples]
+    return sampling.instruction.replace("{examples}", "\n".join(captions[i] for i in chosen))
+
+
+def clean(text: str) -> str:
+    """The first line that says something, without list marks, quotes, brackets and closing stops, so that no such mark can
+    become what the preference pairs differ in."""
+    for line in text.splitlines():
+        line = re.sub(r"^\s*(?:[-*•]|\(?\d+[.):])\s*", "", line)
+        line = re.sub(r"[\[\](){}<>*_`\"“”]", "", line)
+        if line := " ".join(line.split()).strip(" .;:'"):
+            return line
+    return ""
+
+
+def key(text: str) -> str:
+    """What makes two descriptions duplicates: the same words in the same order."""
+    return " ".join(re.findall(r"\w+", text.lower()))

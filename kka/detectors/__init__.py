@@ -1,0 +1,59 @@
+"""The detectors, one file each: a file holds a dataclass `Detector` of its hyperparameters, learnt things end in `_`."""
+
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kka import registry
+from kka.log import Log, silent
+
+Images = NDArray[np.uint8]
+
+
+class Detector(Protocol):
+    """What every detector can do; tests/kka/detectors/test_contract.py runs over all that stand in this folder."""
+
+    seed: int
+
+    def fit(self, normals: Images, anomalies: Images | None = None, *, generated_normals: Images | None = None, log: Log = silent) -> Self:
+        """Learns from uint8 (n, h, w, 3). `generated_normals` come from normal captions and are normals too."""
+        ...
+
+    def score(self, images: Images) -> NDArray[np.float64]:
+        """One score for each image, shape (n,): higher is more anomalous, and no image's depends on the others."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes safetensors and json to the folder, whole or not at all."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The detector that `save` wrote."""
+        ...
+
+
+def names() -> list[str]:
+    """The detectors that there are."""
+    return registry.names(__name__)
+
+
+def create(name: str, seed: int, **options: Any) -> Detector:
+    """An unfitted detector. Raises KkaError for an unknown name or option."""
+    make = registry.find(__name__, name).Detector
+    registry.check_options(f"the detector '{name}'", options, registry.keywords(make, without=("seed",)))
+    made: Detector = make(seed=seed, **options)
+    return made
+
+
+def load(folder: Path) -> Detector:
+    """The fitted detector of a folder, whichever it is. Raises KkaError where the folder is missing or broken."""
+    from kka.detectors import _state
+
+    facts = _state.facts(folder)
+    make = registry.find(__name__, facts["detector"]).Detector
+    registry.check_options(str(folder), facts["options"], registry.keywords(make))
+    loaded: Detector = make.load(folder)
+    return loaded

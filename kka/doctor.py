@@ -1,0 +1,135 @@
+"""Looks whether this machine and this project can run: one finding a line, no network."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from kka.config import Config, read_config
+from kka.errors import KkaError
+
+PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "accelerate", "datasets", "scikit-learn", "pyarrow", "mlflow", "dvc")
+Kind = Literal["model", "dataset"]
+LEAST_DISK, ENOUGH_DISK = 1.0, 5.0  # GB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`fail` stands for something that the project needs and that is not there."""
+
+    mark: Literal["ok", "warn", "fail"]
+    what: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.mark:<4}  {self.what:<14}  {self.detail}"
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Findings on the machine, and on the project in `root`, in the order in which they are made. `root` is absolute."""
+    yield Finding("ok", "python", platform.python_version())
+    yield from (_package(name) for name in PACKAGES)
+    yield _device()
+    yield _disk(root)
+    yield _tool("git", ".git", root)
+    yield _tool("dvc", ".dvc", root)
+    offline = hub_is_offline()
+    yield Finding(
+        "ok",
+        "hub",
+        "offline: nothing is fetched (HF_HUB_OFFLINE)" if offline else "online: what is missing is fetched from the Hugging Face hub",
+    )
+    try:
+        config = read_config(root / "params.yaml")
+    except KkaError as error:
+        yield Finding("fail", "params.yaml", " ".join(str(error).split()))
+        return
+    yield Finding("ok", "params.yaml", f"{len(config.rounds)} rounds, the last is {config.last}")
+    yield from (reachable(what, kind, reference, root, offline=offline) for what, kind, reference in needs(config))
+
+
+def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:
+    """The models and data that params.yaml names: what for, of which kind, and where."""
+    data, pictures = config.prepare.options, config.synthesize.options
+    named: list[tuple[str, Kind, str | None]] = [
+        ("describe", "model", config.describe.model),
+        ("prepare", "dataset", data.get("source")),
+        ("synthesize", "model", pictures.get("model")),
+        ("synthesize", "dataset", pictures.get("archive")),
+    ]
+    yield from ((what, kind, reference) for what, kind, reference in named if reference)
+
+
+def reachable(what: str, kind: Kind, reference: str, root: Path, *, offline: bool) -> Finding:
+    """Whether a model or data set is a folder here, or lies in the Hugging Face cache."""
+    where = f"{kind} {reference}"
+    if (root / Path(reference).expanduser()).is_dir():
+        return Finding("ok", what, f"{where}: a folder here")
+    if is_path(reference, root):
+        return Finding("fail", what, f"{where}: no such folder. Make it (the head of params.yaml may say how), or name another")
+    if _cached(reference, kind):
+        return Finding("ok", what, f"{where}: in the Hugging Face cache")
+    if offline:
+        return Finding(
+            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub is offline. Unset HF_HUB_OFFLINE once"
+        )
+    return Finding("warn", what, f"{where}: no folder here and not in the Hugging Face cache: the first run fetches it from the hub")
+
+
+def is_path(reference: str, root: Path) -> bool:
+    """Whether this can only be a path: a Hugging Face id is name or name/name, and does not begin in a folder of the project."""
+    first = reference.split("/")[0]
+    return reference.startswith((".", "~", "/")) or reference.count("/") > 1 or first == "models" or (root / first).is_dir()
+
+
+def hub_is_offline() -> bool:
+    """As huggingface_hub reads its environment."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _cached(reference: str, kind: str) -> bool:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return any((Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=reference, repo_type=kind) / "snapshots").glob("*"))
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding("ok", name, version(name))
+    except PackageNotFoundError:
+        return Finding("fail", name, "not installed. Install the project again: pip install -e .")
+
+
+def _device() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("fail", "device", f"torch cannot be imported ({error})")
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    if threads > cores:
+        return Finding("warn", "device", f"{name}, {threads} threads on {cores} cores is slower than {cores}: set OMP_NUM_THREADS={cores}")
+    return Finding("ok", "device", f"{name}, {threads} threads on {cores} cores")
+
+
+def _disk(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free / 1e9
+    mark: Literal["ok", "warn", "fail"] = "fail" if free < LEAST_DISK else "warn" if free < ENOUGH_DISK else "ok"
+    return Finding(
+        mark, "disk", f"{free:.1f} GB free" + ("" if mark == "ok" else f", wanted {ENOUGH_DISK:.0f}: `dvc gc -w` removes old results")
+    )
+
+
+def _tool(name: str, folder: str, root: Path) -> Finding:
+    beside = str(Path(sys.executable).parent)  # where an environment has its commands, also while it is not activated
+    if (found := shutil.which(name) or shutil.which(name, path=beside)) is None:
+        return Finding("fail", f"{name} command", f"not on the path. Install {name}")
+    if not any((place / folder).exists() for place in (root, *root.parents)):
+        return Finding("fail", f"{name} command", f"there is no {folder} in {root}. Run `{name} init`, or go to the project's folder")
+    return Finding("ok", f"{name} command", found)

@@ -1,0 +1,54 @@
+"""Scores of the test split -> the figures of a report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kka import metrics
+
+QUANTILE = 0.95  # of the calibration normals' scores, where an alarm begins
+
+
+def evaluate(
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    calibration_scores: NDArray[np.float64],
+    *,
+    bootstrap: int,
+    level: float,
+    seed: int,
+) -> dict[str, Any]:
+    """auroc with the ends of its bootstrap interval at `level` (left out where `bootstrap` is 0), average_precision, fpr95,
+    `threshold` from the calibration normals with the false_positive_rate it has in truth, and under `groups` the auroc of
+    each anomalous group against all normals. Raises KkaError where normals or anomalies are missing."""
+    found: dict[str, Any] = {"auroc": metrics.auroc(scores, labels)}
+    if bootstrap:
+        ends = metrics.bootstrap_interval(metrics.auroc, scores, labels, samples=bootstrap, level=level, seed=seed)
+        found["auroc_low"], found["auroc_high"] = ends
+    threshold = float(np.quantile(calibration_scores, QUANTILE))
+    return {
+        **found,
+        "average_precision": metrics.average_precision(scores, labels),
+        "fpr95": metrics.fpr_at_tpr(scores, labels, 0.95),
+        "threshold": threshold,
+        "false_positive_rate": float((scores[labels == 0] > threshold).mean()),
+        "groups": by_group(scores, labels, groups),
+    }
+
+
+def by_group(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str]) -> dict[str, float]:
+    """The auroc of each group's anomalies against all normals, by the group's name."""
+    names = np.asarray(groups)
+    normal = scores[labels == 0]
+    return {g: metrics.separation(normal, scores[(names == g) & (labels == 1)]) for g in sorted(set(names[labels == 1].tolist()))}
+
+
+def roc_points(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> list[dict[str, float]]:
+    """The corners of the ROC curve, from (0, 0) to (1, 1): rows of fpr, tpr for a plot."""
+    from sklearn.metrics import roc_curve
+
+    fpr, tpr, _ = roc_curve(labels, scores)
+    return [{"fpr": float(x), "tpr": float(y)} for x, y in zip(fpr, tpr, strict=True)]

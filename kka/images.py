@@ -1,0 +1,208 @@
+"""Pictures on disk and in memory: uint8 arrays (n, h, w, 3), lossless shards of them, and the one preparation for all.
+
+Every picture, real or generated, comes through `prepare`, so that how it was resized is no cue to what it is.
+"""
+
+import io
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from kka.errors import KkaError
+from kka.records import Split, read_records, write_records
+
+Images = NDArray[np.uint8]
+SHARD = 256
+_ROWS = "rows.jsonl"
+_AGAIN = "run the stage that writes it again."
+
+
+@dataclass(frozen=True)
+class _Row:
+    caption: str
+    label: int
+    group: str
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where shard `number` of a folder stands: images-00000.parquet and so on."""
+    return folder / f"images-{number:05d}.parquet"
+
+
+def write_shard(folder: Path, number: int, images: Images) -> None:
+    """Writes one shard whole or not at all; the same pixels give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _check(images)
+    path = shard_path(folder, number)
+    with _whole(path) as part:
+        pq.write_table(pa.table({"png": pa.array([_png(i) for i in images], pa.binary())}), part, compression="none")
+
+
+def read_shard(path: Path) -> Images:
+    """One shard's images. Raises KkaError for a missing, truncated or foreign file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pictures = pq.read_table(path, columns=["png"])["png"].to_pylist()
+        return np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures])
+    except FileNotFoundError:
+        raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
+    except (pa.ArrowInvalid, UnidentifiedImageError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise KkaError(f"{path}: wanted a shard of pictures, got a broken file ({reason}). Delete it and {_AGAIN}") from None
+
+
+def write_images(folder: Path, images: Images) -> None:
+    """Writes all shards of the images, and removes shards of a longer set that stood there before."""
+    _check(images)
+    shards = range(0, len(images), SHARD)
+    for number, start in enumerate(shards):
+        write_shard(folder, number, images[start : start + SHARD])
+    for number, path in _shards(folder).items():
+        if number >= len(shards):
+            path.unlink()
+
+
+def read_images(folder: Path) -> Images:
+    """All images of a folder in order. Raises KkaError where there are none, or a shard is missing, broken or of another size."""
+    shards = _shards(folder)
+    if not shards:
+        raise KkaError(f"{folder} holds no shards of pictures. Run the stage that writes it, or `dvc repro`.")
+    parts = [read_shard(shard_path(folder, number)) for number in range(max(shards) + 1)]
+    if len(sizes := {p.shape[1:] for p in parts}) > 1:
+        raise KkaError(f"{folder}: wanted pictures of one size, got {sorted(sizes)}. Delete it and {_AGAIN}")
+    return np.concatenate(parts)
+
+
+def write_split(folder: Path, split: Split) -> None:
+    """Writes a split's images and rows.jsonl (caption, label, group)."""
+    write_images(folder, split.images)
+    rows = zip(split.captions, split.labels.tolist(), split.groups, strict=True)
+    write_records(folder / _ROWS, [_Row(*row) for row in rows])
+
+
+def read_split(folder: Path) -> Split:
+    """The split that `write_split` wrote. Raises KkaError where it is broken."""
+    rows = read_records(folder / _ROWS, _Row)
+    images = read_images(folder)
+    if len(images) != len(rows):
+        raise KkaError(f"{folder}: wanted a row for each picture, got {len(rows)} rows and {len(images)} pictures. Delete it and {_AGAIN}")
+    return Split(images, tuple(r.caption for r in rows), np.array([r.label for r in rows], dtype=np.int64), tuple(r.group for r in rows))
+
+
+def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int) -> Images:
+    """Pictures of any mode and size as RGB (n, size, size, 3): centre square, one antialiased resize.
+
+    Arrays are uint8 or uint16, (h, w) or (h, w, 1 to 4). What is transparent becomes white. Raises KkaError for others.
+    """
+    made = [np.asarray(_square(_rgb(_picture(image)), size)) for image in images]
+    return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Images]], titles: Sequence[str], notes: Sequence[Sequence[str]], path: Path, *, scale: int = 4
+) -> None:
+    """Writes a PNG of titled rows of pictures (h, w, 3), each `scale` times enlarged with its note beneath, broken into lines.
+
+    All pictures have one size. The same pictures and words give the same bytes.
+    """
+    if not any(len(row) for row in rows):
+        raise KkaError(f"{path}: wanted at least one picture to show, got none.")
+    height, width, _ = next(image.shape for row in rows for image in row)
+    cell = max(width * scale, 96)
+    texts = [[textwrap.wrap(note, cell // 6, break_long_words=True) for note in row] for row in notes]
+    heights = [_TITLE + height * scale + _GAP + _LINE * max((len(t) for t in row), default=0) + _GAP for row in texts]
+    sheet = Image.new("RGB", (_GAP + (cell + _GAP) * max(len(r) for r in rows), sum(heights) + _GAP), "white")
+    top = _GAP
+    for row, title, text, used in zip(rows, titles, texts, heights, strict=True):
+        _draw_row(sheet, top, row, title, text, cell, scale)
+        top += used
+    with _whole(path) as part:
+        sheet.save(part, format="PNG")
+
+
+_GAP, _LINE, _TITLE = 10, 13, 22
+
+
+def _draw_row(
+    sheet: Image.Image, top: int, row: Sequence[Images], title: str, text: Sequence[Sequence[str]], cell: int, scale: int
+) -> None:
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, top), title, fill="black", font=ImageFont.load_default(15))
+    for i, (image, lines) in enumerate(zip(row, text, strict=True)):
+        left = _GAP + i * (cell + _GAP)
+        enlarged = Image.fromarray(np.repeat(np.repeat(image, scale, axis=0), scale, axis=1))
+        sheet.paste(enlarged, (left, top + _TITLE))
+        draw.multiline_text(
+            (left, top + _TITLE + enlarged.height + 3), "\n".join(lines), fill="black", font=ImageFont.load_default(11), spacing=1
+        )
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A part file beside `path`, which takes its name once it has been written without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _shards(folder: Path) -> dict[int, Path]:
+    found = {p: re.fullmatch(r"images-(\d{5})\.parquet", p.name) for p in folder.glob("images-*.parquet")}
+    return {int(match[1]): path for path, match in sorted(found.items()) if match}
+
+
+def _png(image: Images) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _check(images: Images) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise KkaError(f"a shard wants uint8 pictures of shape (n, h, w, 3), got {images.dtype} of shape {images.shape}.")
+
+
+def _picture(image: Image.Image | NDArray[Any]) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    drawn = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (2, 3, 4))
+    if image.dtype != np.uint8 or not drawn or not image.size:
+        raise KkaError(f"prepare wants uint8 or uint16 arrays (h, w) or (h, w, 1 to 4), got {image.dtype} of shape {image.shape}.")
+    return Image.fromarray(np.ascontiguousarray(image))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scale
+        values = np.asarray(image).astype(np.int64)
+        deep = image.mode != "I" or values.max() > 255
+        image = Image.fromarray((values >> (8 if deep else 0)).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

@@ -1,0 +1,80 @@
+"""Figures of a detector from its scores: higher score = more anomalous, label 1 = anomalous. All lie between 0 and 1."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kka.errors import KkaError
+
+Floats = NDArray[np.float64]
+Metric = Callable[[Floats, NDArray[np.int64]], float]
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """The probability that an anomaly scores above a normal, a tie counting half."""
+    normal, anomalous = _two(*_checked(scores, labels))
+    return _above(np.sort(normal), anomalous)
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """The precision at each recall step, averaged by the size of the step."""
+    from sklearn.metrics import average_precision_score
+
+    checked, truth = _checked(scores, labels)
+    _two(checked, truth)
+    return float(average_precision_score(truth, checked))
+
+
+def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float = 0.95) -> float:
+    """The share of normals at or above the highest threshold that still finds `tpr` of the anomalies."""
+    normal, anomalous = _two(*_checked(scores, labels))
+    # rounded before ceil: 0.95 * 20 is 19.000000000000004 for some counts
+    found = max(1, int(np.ceil(round(tpr * len(anomalous), 9))))
+    threshold = np.sort(anomalous)[::-1][found - 1]
+    return float((normal >= threshold).mean())
+
+
+def separation(low: ArrayLike, high: ArrayLike) -> float:
+    """The AUROC of telling `high` from `low` by their scores: 0.5 when nobody can."""
+    a, b = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    return auroc(np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)]))
+
+
+def bootstrap_interval(
+    metric: Metric, scores: ArrayLike, labels: ArrayLike, *, samples: int, level: float, seed: int
+) -> tuple[float, float]:
+    """The middle `level` of the metric over `samples` resamples, normals and anomalies drawn apart so that both keep their number."""
+    checked, truth = _checked(scores, labels)
+    normal, anomalous = _two(checked, truth)
+    rng = np.random.default_rng(seed)
+    resampled = np.repeat(np.array([0, 1]), [len(normal), len(anomalous)])
+    draws = (np.concatenate([rng.choice(part, len(part)) for part in (normal, anomalous)]) for _ in range(samples))
+    values = [metric(draw, resampled) for draw in draws]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _above(normal: Floats, anomalous: Floats) -> float:
+    """`normal` is sorted."""
+    below = np.searchsorted(normal, anomalous, side="left") + np.searchsorted(normal, anomalous, side="right")
+    return float(below.sum() / (2 * len(normal) * len(anomalous)))
+
+
+def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 1 or values.shape != truth.shape:
+        raise KkaError(f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and {truth.shape}.")
+    if not np.isfinite(values).all():
+        raise KkaError(f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the detector.")
+    if not np.isin(truth, [0, 1]).all():
+        raise KkaError(f"a metric wants labels 0 (normal) and 1 (anomalous), got {sorted(set(truth.tolist()) - {0, 1})[:3]}.")
+    return values, truth.astype(np.int64)
+
+
+def _two(scores: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The scores of the normals, and of the anomalies."""
+    normal, anomalous = scores[labels == 0], scores[labels == 1]
+    if not len(normal) or not len(anomalous):
+        raise KkaError(f"a metric wants both normals and anomalies, got {len(normal)} normals and {len(anomalous)} anomalies.")
+    return normal, anomalous

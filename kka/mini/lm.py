@@ -1,0 +1,54 @@
+"""Recipe of the built-in language model: a small Llama that has read a caption corpus and writes more of the like.
+
+Every text follows `PROMPT`, so that the model has a prompt to be asked with, as any other language model has.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import trange
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from kka.mini.tokens import writer_tokenizer
+
+PROMPT = "caption:"
+
+
+def train(out: Path, captions: Sequence[str], seed: int = 0, device: str = "cpu", *, steps: int = 2500, batch: int = 32, vocabulary: int = 2000) -> None:
+    """Trains on `captions` (with repeats: a caption that stands twice is twice as likely) and saves model and tokenizer to `out`."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    texts = [f"{PROMPT} {' '.join(c.split())}" for c in captions]
+    tokenizer = writer_tokenizer(texts, vocabulary)
+    ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts).input_ids]
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=160, intermediate_size=432, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
+        max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )).to(device)  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.05)
+    began, loss = time.time(), torch.zeros(())
+    for _ in (bar := trange(steps, desc="language model", mininterval=5)):
+        rows = [ids[i] for i in rng.integers(len(ids), size=batch)]
+        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
+        # padding stands to the right and attention is causal, so a mask would change nothing but the time
+        labels = tokens.masked_fill(tokens == tokenizer.pad_token_id, -100)
+        with torch.autocast(device, torch.bfloat16):
+            loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    measured = {"captions": len(texts), "steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
+                "perplexity": round(math.exp(loss.item()), 3), "minutes": round((time.time() - began) / 60, 1)}  # fmt: skip
+    (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")

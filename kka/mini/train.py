@@ -1,0 +1,86 @@
+"""Makes the built-in models anew: `python -m kka.mini.train {lm,t2i,features} [--out DIR] [--seed N]`.
+
+`lm --captions FILE` trains a small writer for any caption corpus, one caption a line (or a JSON list of strings).
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from kka.errors import KkaError
+
+HERE = Path(__file__).parent
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    out = arguments.out or HERE / arguments.model
+    if arguments.model == "lm":
+        _writer(out, arguments.captions, arguments.seed, arguments.scale, device)
+    elif arguments.model == "t2i":
+        from kka.mini import t2i
+
+        t2i.train(out, arguments.seed, device, scale=arguments.scale)
+    else:
+        from kka.mini import features
+
+        features.train(out, arguments.seed, device, scale=arguments.scale)
+    print(f"saved to {out}")
+
+
+def _writer(out: Path, corpus: Path | None, seed: int, scale: float, device: str) -> None:
+    from kka.mini import lm
+
+    if corpus is None:
+        captions, steps = _blossom_captions(seed), 2500
+    else:
+        captions, steps = read_captions(corpus), 800
+    lm.train(out, captions, seed, device, steps=max(1, round(steps * scale)))
+
+
+def _blossom_captions(seed: int) -> list[str]:
+    import numpy as np
+
+    from kka.datasets import blossom
+    from kka.records import seed_of
+
+    rng = np.random.default_rng(seed_of("lm", seed))
+    return blossom.captions(blossom.flowers(100_000, None, rng), rng)
+
+
+def read_captions(path: Path) -> list[str]:
+    """The captions of a corpus file: a JSON list of strings, or one a line. Raises KkaError where there are none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise KkaError(f"--captions: wanted a text file, got {path} ({error.strerror})") from None
+    found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    captions = [c.strip() for c in found if isinstance(c, str) and c.strip()]
+    if not captions:
+        raise KkaError(f"--captions: wanted one caption a line (or a JSON list of strings), got none in {path}")
+    return captions
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kka.mini.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=["lm", "t2i", "features"])
+    parser.add_argument("--out", type=Path, help="folder to write to; default: the built-in model's own")
+    parser.add_argument("--captions", type=Path, help="lm: a caption corpus instead of blossom's captions")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of steps, for trials")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KkaError as mistake:
+        sys.exit(f"kka: {mistake}")

@@ -1,0 +1,170 @@
+"""The frozen records that cross a stage boundary, written whole and read strictly.
+
+A file of records is JSON lines. It is written to a part file beside it and renamed, so that it is either there or not; a row
+that does not fit is an error with file, row and field.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from kka.errors import KkaError
+
+T = TypeVar("T")
+Outcome = Literal["kept", "normal", "unreadable", "duplicate"]
+Grade = Literal["hard", "between", "easy"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (n, h, w, 3), and for each: caption, label (0 normal, 1 anomalous), group (class, defect or distance)."""
+
+    images: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    labels: NDArray[np.int64]
+    groups: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.images), len(self.captions), len(self.labels), len(self.groups)}
+        if len(lengths) > 1:
+            raise KkaError(f"a split wants as many captions, labels and groups as images, got lengths {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: "NDArray[np.int64] | NDArray[np.bool_]") -> "Split":
+        """The rows at `index`, in its order (or where it is true)."""
+        rows = np.arange(len(self))[index]
+        return Split(self.images[rows], tuple(self.captions[i] for i in rows), self.labels[rows], tuple(self.groups[i] for i in rows))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train and calibration hold normals only; validation and test hold both."""
+
+    train: Split
+    calibration: Split
+    validation: Split
+    test: Split
+
+
+@dataclass(frozen=True)
+class Description:
+    """One attempt of the language model. `similarity` is to the nearest normal caption (0 to 1); `likelihood` is the mean
+    log-probability per token under the language model without its adapter."""
+
+    id: str
+    text: str
+    outcome: Outcome
+    similarity: float
+    likelihood: float
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """One generated image that may enter training: where it stands (`round`, `row`), and what the evaluator said.
+
+    `score` is from the detector of the round before, which had never seen it; `score_r0` from the one of round zero.
+    """
+
+    id: str
+    round: str
+    row: int
+    text: str
+    score: float
+    score_r0: float
+    grade: Grade
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference: `chosen` describes a harder anomaly than `rejected`."""
+
+    chosen: str
+    rejected: str
+    part: Literal["train", "validation"]
+
+
+def seed_of(*names: object) -> int:
+    """A seed of 63 bits from names by hashing, so that a stage, a round and an item each have their own."""
+    digest = hashlib.sha256("/".join(str(n) for n in names).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or none: a part file beside it, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """One JSON value, its keys in the order given; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value that `write_json` wrote. Raises KkaError for a missing or broken file."""
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise KkaError(f"{path}: wanted one JSON value, got {error}. Delete the file and run the stage that writes it again.") from None
+
+
+def write_records(path: Path, records: Iterable[Any]) -> None:
+    """Dataclass records as JSON lines, in their order."""
+    write_text(path, "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records))
+
+
+def read_records(path: Path, kind: type[T]) -> list[T]:
+    """Records of one kind. Raises KkaError with file, row and field for a row that does not fit."""
+    adapter = _adapter(kind)
+    return [_row(adapter, path, i, line) for i, line in enumerate(_text(path).splitlines(), start=1)]
+
+
+def _row(adapter: TypeAdapter[T], path: Path, row: int, line: str) -> T:
+    try:
+        return adapter.validate_json(line, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(p) for p in first["loc"]) or "the row"
+        raise KkaError(f"{path}, row {row}, {field}: {first['msg']}. Run the stage that writes it again.") from None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
+    except UnicodeDecodeError:
+        raise KkaError(f"{path}: wanted UTF-8 text, got other bytes. Delete it and run the stage that writes it again.") from None
+
+
+def sha256(image: NDArray[np.uint8]) -> str:
+    """The hash of one image's pixels, that ties a record to its picture."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def texts(records: Sequence[Description], outcome: Outcome) -> list[str]:
+    """The texts of the attempts that ended in `outcome`."""
+    return [r.text for r in records if r.outcome == outcome]

@@ -1,0 +1,45 @@
+"""The folder is the registry: a name in params.yaml is a file in a folder of kka, and the file holds one thing by a fixed name."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kka.errors import KkaError
+
+
+def names(package: str) -> list[str]:
+    """The files of the package, e.g. 'kka.datasets', without those that begin with an underscore."""
+    folder = Path(str(importlib.import_module(package).__file__)).parent
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def find(package: str, name: str) -> ModuleType:
+    """The module behind `name`. Raises KkaError with a suggestion where there is none."""
+    known = names(package)
+    if name not in known:
+        raise KkaError(f"{package.replace('.', '/')} has no '{name}'.{suggestion(name, known)}")
+    return importlib.import_module(f"{package}.{name}")
+
+
+def keywords(*functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> list[str]:
+    """The parameters that the functions take by keyword, in their order; None takes none."""
+    found = dict.fromkeys(p.name for f in functions if f for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD)
+    return [n for n in found if n not in set(without)]
+
+
+def check_options(who: str, options: Mapping[str, Any], known: list[str]) -> None:
+    """Raises KkaError for an option that `who` does not know."""
+    for key in options:
+        if key not in known:
+            raise KkaError(f"{who} has the unknown option '{key}'.{suggestion(str(key), known)}")
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """The end of an error sentence: the nearest known name, or all of them."""
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f" Did you mean '{close[0]}'?"
+    return f" It knows: {', '.join(known)}." if known else " It knows none."

@@ -1,0 +1,69 @@
+"""What dvc.lock vouches for: which stages were run with the parameters of now, and what they wrote."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kka.errors import KkaError
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The stages of dvc.lock that are up to date with params.yaml, and the MD5 of each of their outs by path."""
+
+    root: Path
+    stages: dict[str, dict[str, str]]
+
+    @classmethod
+    def read(cls, root: Path) -> "Lock":
+        """Raises KkaError where there is no dvc.lock."""
+        path = root / "dvc.lock"
+        if not path.exists():
+            raise KkaError(f"{path} is missing: nothing has been run yet. Run `dvc repro`.")
+        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+        return cls(root, _fresh(stages, yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))))
+
+    def files(self, stage: str, folder: str) -> list[Path]:
+        """What the stage wrote beneath `folder` and what still stands there, unchanged."""
+        outs = self.stages.get(stage, {})
+        return [self.root / p for p in outs if p.startswith(f"{folder}/") and _md5(self.root / p) == outs[p]]
+
+    def out(self, stage: str, path: str) -> str | None:
+        """The MD5 of what the stage wrote to `path`, or None."""
+        return self.stages.get(stage, {}).get(path)
+
+
+def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The outs of the stages whose parameters are those of now, and whose deps are outs of such stages or none's at all.
+
+    A changed parameter makes everything behind it stale, as in `dvc status`; of changed code nothing is known here.
+    """
+    outs = {name: {o["path"]: o["md5"] for o in stage.get("outs", [])} for name, stage in stages.items()}
+    writers = {path: name for name, paths in outs.items() for path in paths}
+    known: dict[str, bool] = {}
+
+    def fresh(name: str) -> bool:
+        if name not in known:
+            stage = stages[name]
+            mine = all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
+            known[name] = mine and all(
+                dep["path"] not in writers or (fresh(writers[dep["path"]]) and outs[writers[dep["path"]]][dep["path"]] == dep["md5"])
+                for dep in stage.get("deps", [])
+            )
+        return known[name]
+
+    return {name: paths for name, paths in outs.items() if fresh(name)}
+
+
+def _lookup(params: Any, key: str) -> Any:
+    for part in key.split("."):
+        params = params.get(part) if isinstance(params, dict) else None
+    return params
+
+
+def _md5(path: Path) -> str | None:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else None

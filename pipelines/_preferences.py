@@ -1,0 +1,47 @@
+"""Preference pairs from a round's verdicts, and the adapter that learns from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kka import alignment
+from kka.confusion import preference_pairs
+from kka.errors import KkaError
+from kka.records import Anomaly, Pair
+from pipelines._stage import Run
+from pipelines._texts import ask, figures, load_writer, prompts
+
+Curves = list[dict[str, float]]
+
+
+def preferences(run: Run, pool: Sequence[Anomaly], refused: Sequence[str]) -> list[Pair]:
+    """Pairs from this round's anomalies, the hard ones of earlier rounds, and the texts that the guard refused."""
+    section = run.config.align
+    return preference_pairs(
+        [a for a in pool if a.round == run.round],
+        [a.text for a in pool if a.round != run.round and a.grade == "hard"],
+        refused,
+        refused_share=section.unreadable_share,
+        count=section.pairs,
+        rng=np.random.default_rng(run.seed("pairs")),
+        **section.model_dump(include={"chosen_share", "rejected_share", "validation_share"}),
+    )
+
+
+def learn(run: Run, pairs: Sequence[Pair], folder: Path) -> tuple[dict[str, float], Curves]:
+    """Writes the adapter that learnt from the pairs to `folder`. Raises KkaError where it no longer writes as it should."""
+    section, writer = run.config.align, load_writer(run)
+    how = section.model_dump(include={"steps", "batch_size", "learning_rate", "beta", "sft"})
+    asked = prompts(run, "pairs", len(pairs))
+    numbers, curves = alignment.align(writer, pairs, asked, folder, **how, seed=run.seed("align"), log=run.log)
+    found = figures(ask(run, writer, "health", count=section.health.sample, attempts=section.health.sample))
+    health = {"readable": found["readable"], "distinct": found["distinct"], "normal": found["normal"] / found["attempts"]}
+    for name in ("readable", "distinct"):
+        if health[name] < (least := getattr(section.health, name)):
+            raise KkaError(
+                f"align: the adapter of round {run.round} has fallen apart: {health[name]:.0%} of {found['attempts']:.0f} descriptions are"
+                f" {name}, wanted at least {least:.0%} (align.health.{name}). Lower align.learning_rate ({section.learning_rate}) or"
+                f" align.steps ({section.steps}), or raise align.beta ({section.beta}) or align.sft ({section.sft})."
+            )
+    return numbers | health, curves

@@ -1,0 +1,114 @@
+"""What every stage script stands on: the run it is given, and the guard around its `main`.
+
+The same `main(run)` runs here under DVC, with MLflow watching, and in a loop within one process (`loop.py`) without either.
+MLflow is watched by a process of its own (`track.py live`), so that its import costs the stage neither time nor memory, and
+its mishaps cannot stop a stage.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kka.config import Config, read_config
+from kka.errors import KkaError
+from kka.log import Log, silent
+from kka.records import seed_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stage of one round: `round` continues `previous`; paths are relative to `root`."""
+
+    config: Config
+    round: str
+    previous: str
+    root: Path
+    log: Log = silent
+
+    def path(self, *parts: str) -> Path:
+        """A path in the project, e.g. `path("data", run.round, "pool.jsonl")`."""
+        return self.root.joinpath(*parts)
+
+    def seed(self, stage: str, *items: object) -> int:
+        """The seed of a stage's item in this round."""
+        return seed_of(self.config.seed, stage, self.round, *items)
+
+    @contextmanager
+    def whole(self, *parts: str) -> Iterator[Path]:
+        """An empty folder to write to, that becomes `path(*parts)` when the block ends well, and vanishes when it does not."""
+        target = self.path(*parts)
+        scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+            shutil.rmtree(target, ignore_errors=True)
+            scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
+    """Runs `main` on the round and its previous one in argv, with params.yaml from the current folder.
+
+    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes with it.
+    """
+    name = Path(sys.argv[0]).stem
+    try:
+        run = make_run(read_config(Path("params.yaml")), Path.cwd(), sys.argv[1:])
+        if torch:
+            _prepare_torch()
+        with _watched(name, run) as log:
+            main(replace(run, log=log))
+    except KkaError as error:
+        sys.exit("\n".join(f"kka: {line}" for line in str(error).splitlines()))
+
+
+def make_run(config: Config, root: Path, arguments: Sequence[str], log: Log = silent) -> Run:
+    """The run for [round, previous]; round zero where none is named. Raises KkaError for a round that params.yaml does not hold."""
+    name = arguments[0] if arguments else "r0"
+    if name != "r0" and name not in config.rounds:
+        raise KkaError(f"params.yaml: rounds has no '{name}'. It knows: {', '.join(['r0', *config.rounds])}.")
+    previous = "r0" if name == "r0" else config.rounds[name].prev
+    if len(arguments) > 1 and arguments[1] != previous:
+        raise KkaError(f"params.yaml: rounds.{name} continues {previous}, but the stage was asked to continue {arguments[1]}.")
+    return Run(config, name, previous, root, log)
+
+
+def _prepare_torch() -> None:
+    import torch
+
+    torch.set_flush_denormal(True)  # subnormal numbers make trained small models 10 to 20 times slower on CPUs
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+
+
+@contextmanager
+def _watched(name: str, run: Run) -> Iterator[Log]:
+    """Passes what is logged to the watcher, line by line; tells it how long the stage took when it has ended well."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "pipelines.track", "live", name, run.round]
+    # a session of its own: Ctrl-C stops the stage, and the watcher then sees its input end
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as watcher:
+        assert watcher.stdin
+
+        def send(**message: object) -> None:
+            with suppress(OSError):  # the watcher has said on stderr why it left
+                print(json.dumps(message), file=watcher.stdin, flush=True)
+
+        try:
+            yield lambda key, value, step: send(key=key, value=value, step=step)
+            seconds = time.perf_counter() - started
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            send(seconds=seconds, megabytes=peak)
+            print(f"{name} {run.round}: {seconds:.1f} s, {peak:.0f} MB at most", file=sys.stderr)
+        finally:
+            with suppress(OSError):
+                watcher.stdin.close()

@@ -1,0 +1,94 @@
+"""The rounds side by side: a row of figures each, as CSV for plots and as a Markdown table for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kka.records import read_json
+from pipelines._stage import Run
+
+Row = dict[str, Any]
+
+
+def figures_of(run: Run, name: str) -> Row:
+    """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks are empty."""
+    folder = run.path("metrics", name)
+    paths = {s: folder / f"{s}.json" for s in ("describe", "assess", "detect", "align", "evaluate")}
+    return {"round": name} | {s: read_json(p) if p.exists() else {} for s, p in paths.items()}
+
+
+def hardest_group(first: Row) -> str:
+    """The group of anomalies that round zero finds hardest: it is followed over the rounds."""
+    groups: dict[str, float] = first["evaluate"]["groups"]
+    return min(groups, key=lambda g: (groups[g], g))
+
+
+LEGEND = """\
+- images: generated anomalies that the detector trained on; hard share: how many of them were hard, and how many were wanted
+- AUROC, and FPR at 95% TPR: on the test split; the second AUROC is that of the group of anomalies which round zero finds hardest
+- readable, distinct: shares of what the language model wrote; refused: normal look-alikes, unreadable ones and duplicates
+- hard now, hard r0: the share of new anomalies that the detector of the round before, or of round zero, takes for normal
+- gap: AUROC of telling generated normals from real ones, 0.5 is best; distance: of the descriptions from the normal class
+"""
+
+
+def rounds_table(rows: Sequence[Row], level: float) -> str:
+    """The comparison of rounds. What a round does not have is a dash."""
+    group = hardest_group(rows[0])
+    return markdown([_cells(row, group, f"AUROC ({level:.0%})") for row in rows])
+
+
+def _cells(row: Row, group: str, auroc: str) -> dict[str, str]:
+    told, said, seen, test = row["describe"], row["assess"], row["detect"], row["evaluate"]
+    return {
+        "round": row["round"],
+        "images": str(seen.get("images", 0)),
+        "hard share": _fill("{hard_proportion:.2f} of {hard_proportion_wanted:.2f}", seen),
+        auroc: _fill("{auroc:.3f}", test) + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
+        group: f"{test['groups'][group]:.3f}",
+        "FPR95": _fill("{fpr95:.3f}", test),
+        "readable": _fill("{readable:.0%}", told),
+        "distinct": _fill("{distinct:.0%}", told),
+        "refused": _fill("{normal}+{unreadable}+{duplicate}", told),
+        "hard now": _fill("{hard_rate:.2f}", said),
+        "hard r0": _fill("{hard_rate_r0:.2f}", said),
+        "gap": _fill("{controls_auroc:.3f}", test),
+        "distance": _fill("{mean_distance:.2f}", told),
+    }
+
+
+def groups_table(rows: Sequence[Row], most: int = 12) -> str:
+    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero."""
+    groups: dict[str, float] = rows[0]["evaluate"]["groups"]
+    hardest = sorted(groups, key=lambda g: (groups[g], g))[:most]
+    return markdown([{"group": g} | {row["round"]: f"{row['evaluate']['groups'][g]:.3f}" for row in rows} for g in hardest])
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table, padded so that it reads well in a terminal too."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    padded.insert(1, ["-" * width for width in widths])
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
+
+
+def _fill(pattern: str, values: Mapping[str, Any], otherwise: str = "-") -> str:
+    """The pattern filled in; `otherwise` where a value is missing."""
+    try:
+        return pattern.format(**values)
+    except KeyError:
+        return otherwise
+
+
+def curves(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
+    """Columns and rows of the figures over the rounds, for plots."""
+    group = hardest_group(rows[0])
+    columns = ["round", "images", "auroc", "auroc_low", "auroc_high", "auroc_hardest_group", "average_precision", "fpr95"]
+    made = []
+    for row in rows:
+        test = row["evaluate"]
+        known = {c: test[c] for c in columns if c in test}
+        made.append(
+            {"round": row["round"], "images": row["detect"].get("images", 0), **known, "auroc_hardest_group": test["groups"][group]}
+        )
+    return columns, made

@@ -1,0 +1,81 @@
+"""How stages ask the language model: the sampling, the guard, and the figures of what it wrote."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from kka import registry
+from kka.confusion import Guard
+from kka.descriptions import Sampling, Writer, collect, instruct, key
+from kka.images import read_split
+from kka.records import Description
+from pipelines._stage import Run
+
+
+def load_writer(run: Run) -> Writer:
+    """The language model with the adapter of the round before."""
+    return Writer.load(run.config.describe.model, run.path("data", run.previous, "adapter"))
+
+
+def captions(run: Run, part: str) -> tuple[str, ...]:
+    """The captions of the normal images in a split: train or calibration."""
+    return read_split(run.path("data", "splits", part)).captions
+
+
+def prompts(run: Run, purpose: str, n: int) -> list[str]:
+    """The instruction for each of `n` items, with examples of its own."""
+    examples = captions(run, "train")
+    return [instruct(_sampling(run), examples, run.seed(purpose, "examples", i)) for i in range(n)]
+
+
+def fit_guard(run: Run, writer: Writer) -> Guard:
+    """The guard, its thresholds from the calibration captions under the model without its adapter."""
+    held_out = captions(run, "calibration")
+    likelihoods = writer.likelihoods(prompts(run, "guard", len(held_out)), held_out)
+    return Guard.fit(captions(run, "train"), held_out, likelihoods, **run.config.describe.guard.model_dump())
+
+
+def ask(run: Run, writer: Writer, purpose: str, *, count: int, attempts: int, earlier: Sequence[str] = ()) -> list[Description]:
+    """Attempts until `count` are kept or `attempts` are spent, with a progress bar."""
+    guard, examples = fit_guard(run, writer), captions(run, "train")
+    with _progress(count, f"{purpose} {run.round}") as show:
+        return collect(
+            writer, guard, _sampling(run), examples,
+            count=count, attempts=attempts, earlier=earlier, seed=run.seed(purpose), progress=show,
+        )  # fmt: skip
+
+
+def figures(found: Sequence[Description]) -> dict[str, float]:
+    """Attempts, how many ended in each outcome, the readable fraction of all and the distinct fraction of the readable ones."""
+    outcomes = Counter(d.outcome for d in found)
+    readable = [d.text for d in found if d.outcome != "unreadable"]
+    return {
+        "attempts": len(found),
+        **{name: outcomes[name] for name in ("kept", "normal", "unreadable", "duplicate")},
+        "readable": len(readable) / max(1, len(found)),
+        "distinct": len({key(t) for t in readable}) / max(1, len(readable)),
+    }
+
+
+def mean_distance(run: Run, texts: Sequence[str]) -> dict[str, float]:
+    """How far from the normal class the texts are on average, where the data set can read that off a text."""
+    read = getattr(registry.find("kka.datasets", run.config.prepare.dataset), "text_distances", None)
+    found = [d for d in read(texts) if d is not None] if read else []
+    return {"mean_distance": sum(found) / len(found)} if found else {}
+
+
+def _sampling(run: Run) -> Sampling:
+    section = run.config.describe
+    return Sampling(section.instruction, section.examples, section.temperature, section.max_new_tokens, section.batch_size)
+
+
+@contextmanager
+def _progress(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    with tqdm(total=total, desc=title, disable=None) as bar:
+
+        def show(reached: int) -> None:
+            bar.update(reached - bar.n)
+
+        yield show

@@ -1,0 +1,54 @@
+"""What a round's detector says of new anomalies, and of the controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kka import detectors
+from kka.confusion import grade
+from kka.errors import KkaError
+from kka.images import read_split
+from kka.metrics import separation
+from kka.records import Anomaly, Grade
+from pipelines._pictures import measuring_controls
+from pipelines._stage import Run
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores and grades of the new anomalies; `controls` tells generated from real normals (AUROC), None where there are none."""
+
+    scores: NDArray[np.float64]
+    grades: list[Grade]
+    controls: float | None
+
+    def figures(self, suffix: str) -> dict[str, float]:
+        """The share of hard anomalies, and how well the detector tells generated normals from real ones."""
+        gap = {} if self.controls is None else {f"controls_auroc{suffix}": self.controls}
+        return {f"hard_rate{suffix}": self.grades.count("hard") / len(self.grades), **gap}
+
+
+def judge(run: Run, name: str, images: NDArray[np.uint8]) -> Verdict:
+    """The verdict of round `name`'s detector, its boundary from the calibration normals."""
+    detector = detectors.load(run.path("data", name, "detector"))
+    calibration = detector.score(read_split(run.path("data", "splits", "calibration")).images)
+    scores, controls = detector.score(images), measuring_controls(run)
+    gap = None if controls is None else separation(calibration, detector.score(controls))
+    return Verdict(scores, grade(scores, calibration, **run.config.assess.model_dump()), gap)
+
+
+def refuse_one_sided(run: Run, pool: Sequence[Anomaly]) -> None:
+    """Raises KkaError for a pool in which all anomalies are hard, or none: it holds no contrast to learn from."""
+    hard = sum(a.grade == "hard" for a in pool)
+    if hard == len(pool):
+        raise KkaError(
+            f"assess: round {run.round} wants hard and easy anomalies, got {hard} hard ones of {len(pool)}: the detector takes all of them"
+            " for normal. Lower assess.quantile, or look at the pictures: they may show the normal class."
+        )
+    if not hard:
+        raise KkaError(
+            f"assess: round {run.round} wants hard and easy anomalies, got no hard one of {len(pool)}: the detector takes none of them for"
+            " normal. Raise assess.quantile, or look at metrics/*/assess.json: controls_auroc near 1 says that it knows generated pictures."
+        )

@@ -1,0 +1,27 @@
+"""The language model learns from the verdicts which anomalies are wanted; an adapter that has fallen apart stops the round."""
+
+import shutil
+
+from kka.records import Anomaly, Description, read_records, texts, write_json, write_records
+from pipelines._csv import write_csv
+from pipelines._preferences import learn, preferences
+from pipelines._stage import Run, stage
+
+
+def main(run: Run) -> None:
+    pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
+    found = read_records(run.path("data", run.round, "descriptions.jsonl"), Description)
+    with run.whole("data", run.round, "adapter") as folder:
+        if run.config.align.enabled:
+            pairs = preferences(run, pool, [*texts(found, "unreadable"), *texts(found, "normal")])
+            numbers, curves = learn(run, pairs, folder)
+        else:
+            pairs, numbers, curves = [], {}, []
+            shutil.copytree(run.path("data", run.previous, "adapter"), folder, dirs_exist_ok=True)
+    write_records(run.path("data", run.round, "pairs.jsonl"), pairs)
+    write_json(run.path("metrics", run.round, "align.json"), numbers)
+    write_csv(run.path("plots", run.round, "align.csv"), ("step", "loss", "accuracy", "margin"), curves)
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,31 @@
+"""The language model describes anomalies, with what the round before has taught it; the guard sorts out what cannot be one."""
+
+from kka.errors import KkaError
+from kka.records import Anomaly, read_records, texts, write_json, write_records
+from pipelines._stage import Run, stage
+from pipelines._texts import ask, figures, load_writer, mean_distance
+
+
+def main(run: Run) -> None:
+    section = run.config.describe
+    pool = read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)
+    earlier = [a.text for a in pool]
+    found = ask(run, load_writer(run), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
+    kept = texts(found, "kept")
+    if not kept:
+        raise KkaError(
+            f"describe: round {run.round} wanted {section.count} descriptions, got none that the guard keeps"
+            f" ({_counts(figures(found))}). Raise describe.attempts, or loosen describe.guard."
+        )
+    write_records(run.path("data", run.round, "descriptions.jsonl"), found)
+    write_json(run.path("metrics", run.round, "describe.json"), figures(found) | mean_distance(run, kept))
+    ended = "enough" if len(kept) == section.count else "describe.attempts are spent"
+    print(f"describe {run.round}: {_counts(figures(found))}: {ended}")
+
+
+def _counts(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{numbers[name]:.0f} {name}" for name in ("attempts", "kept", "normal", "unreadable", "duplicate"))
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,17 @@
+"""The data set as four splits of pictures and captions. Everything after reads these, never the data set itself."""
+
+from kka import datasets
+from kka.images import write_split
+from pipelines._stage import Run, stage
+
+
+def main(run: Run) -> None:
+    section = run.config.prepare
+    splits = datasets.load(section.dataset, run.seed("prepare"), section.image_size, **section.options)
+    for part in ("train", "calibration", "validation", "test"):
+        with run.whole("data", "splits", part) as folder:
+            write_split(folder, getattr(splits, part))
+
+
+if __name__ == "__main__":
+    stage(main, torch=False)

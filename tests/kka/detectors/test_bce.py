@@ -1,0 +1,72 @@
+"""What is particular to the ensemble: its negatives, the mixture in a batch, and a score that does not saturate."""
+
+import numpy as np
+import pytest
+import torch
+
+from kka.detectors import _augment, bce
+from kka.detectors._networks import seeded
+
+
+def batch(images, half=20, **options):
+    """The rows that `_batch` takes from sources that are plain 0.2 (normal), 0.5 (anomaly) and 0.8 (generated normal)."""
+    detector = bce.Detector(degrade=0, **options)
+    with seeded("test"):
+        return detector._batch(images, half).mean((1, 2, 3))
+
+
+def plain(value, n=5):
+    return torch.full((n, 3, 16, 16), value)
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch):
+    monkeypatch.setattr(_augment, "vary", lambda x, degrade: x)
+
+
+def test_without_anomalies_the_anomalous_half_is_made_of_normals():
+    values = batch([plain(0.2), plain(0.2)[:0], plain(0.2)[:0]])
+    assert torch.allclose(values[:20], torch.tensor(0.2)) and ((values[20:] - 0.2).abs() > 1e-3).float().mean() > 0.7
+
+
+def test_a_batch_holds_the_shares_that_were_asked_for():
+    values = batch([plain(0.2), plain(0.5), plain(0.8)], cutpaste_share=0.25, generated_share=0.3)
+    assert torch.isclose(values[:20], torch.tensor(0.8)).sum() == 6  # 0.3 of the 20 normals
+    assert torch.isclose(values[20:], torch.tensor(0.5)).sum() == 15  # three quarters of the 20 anomalies
+    assert torch.isclose(values[:20], torch.tensor(0.2)).sum() == 14
+
+
+def test_random_anomalies_differ_from_their_normals_in_a_part_or_in_colour():
+    with seeded("test"):
+        x = torch.rand(200, 3, 32, 32)
+        changed = (_augment.cut_paste(x) - x).abs().amax(1) > 1e-4
+    share = changed.float().mean((1, 2))
+    assert 0.6 < ((share > 0) & (share < 0.25)).float().mean() < 0.85  # patches and scars; the rest is recoloured as a whole
+    assert (share > 0).float().mean() > 0.97
+
+
+def test_variation_keeps_the_picture_and_stays_in_range(monkeypatch):
+    monkeypatch.undo()
+    ramp = torch.linspace(0, 1, 32).expand(40, 3, 32, 32).contiguous()
+    with seeded("test"):
+        varied = _augment.vary(ramp, 1.0)
+    assert varied.shape == ramp.shape and varied.min() >= 0 and varied.max() <= 1
+    assert (varied.mean((1, 2, 3)) - 0.5).abs().max() < 0.15
+
+
+def test_blur_and_noise_come_in_all_strengths_and_not_at_all_when_not_wanted():
+    x = torch.full((300, 3, 16, 16), 0.5)
+    with seeded("test"):
+        noise = _augment.blur_and_noise(x, 1.0).sub(x).std((1, 2, 3))
+    assert torch.equal(_augment.blur_and_noise(x, 0), x)
+    assert noise.min() < 0.005 and 0.06 < noise.max() < 0.09
+
+
+def test_the_score_is_the_mean_logit_of_the_members():
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    detector = bce.Detector(members=3, steps=2, width=4).fit(images)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        logits = [network(x).numpy() for network in detector.networks_]
+    np.testing.assert_allclose(detector.score(images), np.mean(logits, axis=0), rtol=1e-4, atol=1e-5)
+    assert np.std(logits, axis=0).min() > 0  # no two members are alike

@@ -1,0 +1,117 @@
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from kka import doctor, presets
+from kka.doctor import Finding, examine, reachable
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("the doctor went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    presets.write("blossom", tmp_path / "params.yaml")
+    for folder in (".git", ".dvc", "kka/mini/lm", "kka/mini/t2i"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "models--some--model" / "snapshots" / "abc").mkdir(parents=True)
+    return tmp_path
+
+
+def failed(findings: list[Finding]) -> list[str]:
+    return [f.what for f in findings if f.mark == "fail"]
+
+
+def test_a_whole_project_is_well(project: Path) -> None:
+    findings = list(examine(project))
+    assert failed(findings) == []
+    assert {"python", "torch", "device", "disk", "git command", "dvc command", "hub", "params.yaml"} <= {f.what for f in findings}
+    assert [f.detail for f in findings[-2:]] == ["model kka/mini/lm: a folder here", "model kka/mini/t2i: a folder here"]
+
+
+def test_what_is_missing_fails(project: Path) -> None:
+    shutil.rmtree(project / "kka" / "mini" / "lm")
+    shutil.rmtree(project / ".dvc")
+    findings = list(examine(project))
+    assert failed(findings) == ["dvc command", "describe"]
+    assert findings[-2].detail.startswith("model kka/mini/lm: no such folder. Make it")
+
+
+def test_a_broken_or_missing_params_file_fails_in_one_line(project: Path) -> None:
+    (project / "params.yaml").write_text("last: r1\nrounds: {r1: {prev: r0}}\ndescribe: {cuont: 1}\nalgin: {}\n", encoding="utf-8")
+    last = list(examine(project))[-1]
+    assert (
+        last.mark == "fail"
+        and "Did you mean 'count'?" in last.detail
+        and "Did you mean 'align'?" in last.detail
+        and "\n" not in last.detail
+    )
+    (project / "params.yaml").unlink()
+    assert "is missing. Write one with `kka preset blossom`" in list(examine(project))[-1].detail
+
+
+@pytest.mark.parametrize(
+    ("reference", "offline", "mark", "said"),
+    [
+        ("some/model", True, "ok", "in the Hugging Face cache"),
+        ("some/other", False, "warn", "the first run fetches it from the hub"),
+        ("some/other", True, "fail", "the hub is offline. Unset HF_HUB_OFFLINE once"),
+        ("gpt2", False, "warn", "the first run fetches it"),
+        ("models/mine", False, "fail", "no such folder"),
+        ("../mine", False, "fail", "no such folder"),
+        ("a/b/c", False, "fail", "no such folder"),
+        ("cache/x", False, "fail", "no such folder"),
+        ("cache", False, "ok", "a folder here"),
+    ],
+)
+def test_where_a_model_is_looked_for(cache: Path, reference: str, offline: bool, mark: str, said: str) -> None:
+    found = reachable("describe", "model", reference, cache, offline=offline)
+    assert (found.mark, said in found.detail) == (mark, True)
+
+
+def test_a_data_set_is_not_a_model(cache: Path) -> None:
+    assert reachable("prepare", "dataset", "some/model", cache, offline=True).mark == "fail"
+
+
+def test_the_offline_state_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hub() -> str:
+        return next(f.detail for f in examine(project) if f.what == "hub")
+
+    assert hub().startswith("online")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub().startswith("offline")
+
+
+def test_missing_packages_tools_and_space_fail(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    assert doctor._package("no-such-package") == Finding(
+        "fail", "no-such-package", "not installed. Install the project again: pip install -e ."
+    )
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    assert doctor._tool("git", ".git", project).detail == "not on the path. Install git"
+    for free, mark in ((100e9, "ok"), (3e9, "warn"), (0.5e9, "fail")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda root, free=free: shutil._ntuple_diskusage(0, 0, free))
+        assert doctor._disk(project).mark == mark
+
+
+def test_more_threads_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 2)
+    found = doctor._device()
+    assert found.mark == "warn" and "set OMP_NUM_THREADS=2" in found.detail

@@ -1,0 +1,46 @@
+"""What a report holds, worked out by hand on six pictures."""
+
+import numpy as np
+import pytest
+
+from kka import evaluation
+from kka.errors import KkaError
+
+SCORES = np.array([0.0, 1.0, 2.0, 1.5, 3.0, 0.5])
+LABELS = np.array([0, 0, 0, 1, 1, 1])
+GROUPS = ("normal", "normal", "normal", "near", "far", "near")
+CALIBRATION = np.linspace(0, 1, 101)  # its 0.95 quantile is 0.95
+
+
+def report(**other):
+    options = {"bootstrap": 50, "level": 0.9, "seed": 0, **other}
+    return evaluation.evaluate(SCORES, LABELS, GROUPS, CALIBRATION, **options)
+
+
+def test_the_figures_are_those_of_the_metrics():
+    found = report()
+    # above the normals 0, 1, 2 lie: of 1.5 two, of 3 three, of 0.5 one: 6 of 9 pairs
+    assert found["auroc"] == pytest.approx(6 / 9)
+    assert found["groups"] == {"far": 1.0, "near": pytest.approx(3 / 6)}
+    assert found["threshold"] == pytest.approx(0.95)
+    assert found["false_positive_rate"] == pytest.approx(2 / 3)  # 1 and 2 of the test normals lie above 0.95
+    assert found["auroc_low"] <= found["auroc"] <= found["auroc_high"]
+    assert 0 <= found["fpr95"] <= 1 and 0 <= found["average_precision"] <= 1
+    assert all(type(v) is float for k, v in found.items() if k != "groups")
+
+
+def test_without_bootstrap_there_is_no_interval():
+    assert set(report()) - set(report(bootstrap=0)) == {"auroc_low", "auroc_high"}
+
+
+def test_the_roc_curve_goes_from_corner_to_corner():
+    points = evaluation.roc_points(SCORES, LABELS)
+    assert points[0] == {"fpr": 0.0, "tpr": 0.0} and points[-1] == {"fpr": 1.0, "tpr": 1.0}
+    # the area under its corners is the AUROC
+    area = sum((b["fpr"] - a["fpr"]) * (a["tpr"] + b["tpr"]) / 2 for a, b in zip(points, points[1:], strict=False))
+    assert area == pytest.approx(6 / 9)
+
+
+def test_a_test_split_without_anomalies_is_refused():
+    with pytest.raises(KkaError, match="got 3 normals and 0 anomalies"):
+        evaluation.evaluate(SCORES[:3], LABELS[:3], GROUPS[:3], CALIBRATION, bootstrap=0, level=0.9, seed=0)

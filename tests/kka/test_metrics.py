@@ -1,0 +1,91 @@
+"""The figures, with the arithmetic in the test."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from kka import metrics
+from kka.errors import KkaError
+
+# scores from low to high: normal, normal, anomaly, normal, anomaly
+SCORES, LABELS = [0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 1, 0, 1]
+
+
+def test_auroc_counts_the_pairs_that_stand_in_order():
+    # the anomaly at 0.3 lies above two of three normals, the one at 0.5 above all three: 5 of 6 pairs
+    assert metrics.auroc(SCORES, LABELS) == pytest.approx(5 / 6)
+    # every pair a tie: half
+    assert metrics.auroc([1, 1, 1], [0, 1, 1]) == 0.5
+    # higher is more anomalous: turned round, one pair of six
+    assert metrics.auroc([-s for s in SCORES], LABELS) == pytest.approx(1 / 6)
+
+
+def test_average_precision_weighs_precision_by_recall():
+    # at 0.5: precision 1/1, recall 0 to 1/2; at 0.3: precision 2/3 (0.4 is a normal), recall 1/2 to 1
+    assert metrics.average_precision(SCORES, LABELS) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
+
+
+def test_fpr_at_tpr_is_taken_where_enough_anomalies_are_found():
+    # both anomalies are found from 0.3 on: one of three normals lies there
+    assert metrics.fpr_at_tpr(SCORES, LABELS) == pytest.approx(1 / 3)
+    # half of them are found from 0.5 on: no normal
+    assert metrics.fpr_at_tpr(SCORES, LABELS, tpr=0.5) == 0
+    # 20 anomalies at 1 to 20; 95% are the 19 from 2 on; of normals at 0, 1, 2, 3 two lie there
+    assert metrics.fpr_at_tpr([0, 1, 2, 3, *range(1, 21)], [0] * 4 + [1] * 20) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_they_agree_with_scikit_learn_ties_included(seed):
+    rng = np.random.default_rng(seed)
+    labels, scores = rng.integers(0, 2, 400), rng.integers(0, 40, 400).astype(float)
+    assert metrics.auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    assert metrics.fpr_at_tpr(scores, labels) == pytest.approx(fpr[tpr >= 0.95].min())
+
+
+def test_separation_is_half_where_nothing_can_be_told():
+    assert metrics.separation([1, 2, 3], [1, 2, 3]) == 0.5
+    assert metrics.separation([1, 2], [3, 4]) == 1
+
+
+def test_a_bootstrap_interval_holds_the_figure_and_narrows_with_more_scores():
+    def interval(n, level=0.95):
+        rng = np.random.default_rng(0)
+        scores = np.concatenate([rng.normal(0, 1, n), rng.normal(1, 1, n)])
+        labels = np.repeat([0, 1], n)
+        low, high = metrics.bootstrap_interval(metrics.auroc, scores, labels, samples=300, level=level, seed=1)
+        assert low < metrics.auroc(scores, labels) < high
+        return high - low
+
+    # the deviation of an AUROC goes as one over the root of n: four times the scores, half the width
+    assert interval(400) == pytest.approx(interval(100) / 2, rel=0.3)
+    assert interval(100, level=0.5) < interval(100) / 2
+    assert interval(100) == interval(100)
+
+
+def test_resampling_keeps_the_number_of_normals_and_anomalies():
+    seen = []
+
+    def metric(scores, labels):
+        seen.append((labels == 0).sum())
+        assert set(scores[labels == 0]) <= {1.0, 2.0} and set(scores[labels == 1]) <= {3.0, 4.0, 5.0}
+        return 0.0
+
+    metrics.bootstrap_interval(metric, [1, 2, 3, 4, 5], [0, 0, 1, 1, 1], samples=20, level=0.9, seed=0)
+    assert seen == [2] * 20
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "sentence"),
+    [
+        ([1, 2], [0], "as many scores as labels"),
+        ([1, np.nan], [0, 1], "finite scores, got 1 NaN"),
+        ([1, 2], [0, 2], r"labels 0 \(normal\) and 1 \(anomalous\), got \[2\]"),
+        ([1, 2], [1, 1], "both normals and anomalies, got 0 normals and 2 anomalies"),
+        ([], [], "got 0 normals and 0 anomalies"),
+    ],
+)
+@pytest.mark.parametrize("metric", [metrics.auroc, metrics.average_precision, metrics.fpr_at_tpr])
+def test_what_has_no_figure_is_refused(metric, scores, labels, sentence):
+    with pytest.raises(KkaError, match=sentence):
+        metric(scores, labels)

@@ -1,0 +1,101 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from kka import datasets, presets, registry, synthesizers
+from kka.config import Config, check_config, read_config
+from kka.errors import KkaError
+
+ROOT = Path(__file__).parents[2]
+NAMES = presets.names()
+
+
+def test_there_are_two_presets() -> None:
+    assert NAMES == ["blossom", "cifar100-bank"]
+
+
+def test_the_project_comes_with_the_first() -> None:
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == presets.text("blossom")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_read_and_names_what_there_is(name: str) -> None:
+    config = read_config(ROOT / "presets" / f"{name}.yaml")
+    assert config.prepare.dataset in datasets.names()
+    assert config.synthesize.synthesizer in synthesizers.names()
+    assert config.detect.detector in registry.names("kka.detectors")
+    module = registry.find("kka.datasets", config.prepare.dataset)
+    known = registry.keywords(module.load, getattr(module, "archive", None), without=("seed", "image_size"))
+    registry.check_options("the data set", config.prepare.options, known)
+    assert config.detect.hard_proportion.rounds == len(config.lineage(config.last))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_names_every_knob(name: str) -> None:
+    assert missing(Config, yaml.safe_load(presets.text(name)), "") == []
+
+
+def missing(section: type[BaseModel], values: dict[str, Any], where: str) -> list[str]:
+    found = [where + k for k in section.model_fields if k not in values]
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and key in values:
+            found += missing(field.annotation, values[key], f"{where}{key}.")
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_knob_has_a_comment(name: str) -> None:
+    lines = presets.text(name).splitlines()
+    assert [line for line in lines if re.match(r"\s*\w+:", line) and " # " not in line and not re.match(r"  r\d:|last:", line)] == []
+
+
+def test_set_changes_a_value_and_keeps_the_comments() -> None:
+    text = presets.text("cifar100-bank", ["prepare.options.source=../photographs", "align.beta=0.5"])
+    config = check_config(yaml.safe_load(text))
+    assert config.prepare.options["source"] == "../photographs" and config.align.beta == 0.5
+    assert "# a Hugging Face id, or a folder" in text and "#   dvc repro" in text
+    assert len(text.splitlines()) == len(presets.text("cifar100-bank").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("align.bta=1", "preset blossom: align has the unknown key 'bta'. Did you mean 'beta'?"),
+        ("algin.beta=1", "--set algin.beta=1: the preset has no section 'algin'."),
+        ("seed.x.y=1", "--set seed.x.y=1: the preset has no section 'seed'."),
+        ("align.beta", "--set wants key=value, such as align.beta=0.5, got 'align.beta'."),
+        ("align.beta=[", "--set align.beta=[: the value is not YAML."),
+        ("align.beta=-1", "preset blossom: align.beta: input should be greater than 0, got -1."),
+    ],
+)
+def test_wrong_changes_are_one_sentence(change: str, said: str) -> None:
+    with pytest.raises(KkaError, match=f"^{re.escape(said)}$"):
+        presets.text("blossom", [change])
+
+
+def test_write_keeps_what_somebody_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    presets.write("blossom", path)
+    presets.write("cifar100-bank", path)  # an unchanged preset may go
+    assert path.read_text(encoding="utf-8") == presets.text("cifar100-bank")
+    path.write_text("seed: 1\n", encoding="utf-8")
+    with pytest.raises(
+        KkaError, match="params.yaml differs from every preset, so somebody has changed it. Keep a copy of it, then say --force"
+    ):
+        presets.write("blossom", path)
+    assert path.read_text(encoding="utf-8") == "seed: 1\n"
+    presets.write("blossom", path, force=True)
+    assert path.read_text(encoding="utf-8") == presets.text("blossom")
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_unknown_presets_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(KkaError, match="^there is no preset 'blosom'. Did you mean 'blossom'\\?$"):
+        presets.text("blosom")
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    with pytest.raises(KkaError, match="wants presets, got none. kka runs from its repository"):
+        presets.text("blossom")
