@@ -142,6 +142,8 @@ def _pair_up(
     """`count` pairs, chosen texts in turn; of four candidates the partner nearest in words is taken."""
     if not chosen or not easy:
         return []
+    # a few refused texts, repeated, would be all that the model learns from: none counts for more than an easy one
+    bad_share = min(bad_share, len(bad) / (len(bad) + len(easy)))
     pairs = []
     for i in range(count):
         mine = chosen[i % len(chosen)]

@@ -23,6 +23,7 @@ from kka.records import Split, read_records, write_records
 Images = NDArray[np.uint8]
 SHARD = 256
 _ROWS = "rows.jsonl"
+_GAP, _LINE, _TITLE = 10, 13, 22  # pixels of a contact sheet: between its parts, a line of a note, a row's title
 _AGAIN = "run the stage that writes it again."
 
 
@@ -131,9 +132,6 @@ def contact_sheet(
         top += used
     with _whole(path) as part:
         sheet.save(part, format="PNG")
-
-
-_GAP, _LINE, _TITLE = 10, 13, 22
 
 
 def _draw_row(

@@ -8,6 +8,8 @@ from typing import Any
 
 from kka.records import write_text
 
+DPO = ("step", "loss", "accuracy", "margin")  # the curves of an alignment
+
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows under their columns; an empty cell where a row lacks one."""

@@ -1,19 +1,14 @@
 """What every stage script stands on: the run it is given, and the guard around its `main`.
 
-The same `main(run)` runs here under DVC, with MLflow watching, and in a loop within one process (`loop.py`) without either.
-MLflow is watched by a process of its own (`track.py live`), so that its import costs the stage neither time nor memory, and
-its mishaps cannot stop a stage.
+The same `main(run)` runs here under DVC, with MLflow listening, and in a loop within one process (`loop.py`) without either.
 """
 
-import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +16,7 @@ from kka.config import Config, read_config
 from kka.errors import KkaError
 from kka.log import Log, silent
 from kka.records import seed_of
+from pipelines._spool import home, telling
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,11 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
         run = make_run(read_config(Path("params.yaml")), Path.cwd(), sys.argv[1:])
         if torch:
             _prepare_torch()
-        with _watched(name, run) as log:
+        with telling(home(), run.config, name, run.round, run.root) as log:
             main(replace(run, log=log))
+        if name == "report" and home().parent != run.root:
+            # a temporary experiment of DVC, gone in a moment: what its stages did not tell, having come from the cache, is told now
+            subprocess.run([sys.executable, "-m", "pipelines.track"], check=False)
     except KkaError as error:
         sys.exit("\n".join(f"kka: {line}" for line in str(error).splitlines()))
 
@@ -88,27 +87,3 @@ def _prepare_torch() -> None:
 
     torch.set_flush_denormal(True)  # subnormal numbers make trained small models 10 to 20 times slower on CPUs
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-
-
-@contextmanager
-def _watched(name: str, run: Run) -> Iterator[Log]:
-    """Passes what is logged to the watcher, line by line; tells it how long the stage took when it has ended well."""
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "pipelines.track", "live", name, run.round]
-    # a session of its own: Ctrl-C stops the stage, and the watcher then sees its input end
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as watcher:
-        assert watcher.stdin
-
-        def send(**message: object) -> None:
-            with suppress(OSError):  # the watcher has said on stderr why it left
-                print(json.dumps(message), file=watcher.stdin, flush=True)
-
-        try:
-            yield lambda key, value, step: send(key=key, value=value, step=step)
-            seconds = time.perf_counter() - started
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            send(seconds=seconds, megabytes=peak)
-            print(f"{name} {run.round}: {seconds:.1f} s, {peak:.0f} MB at most", file=sys.stderr)
-        finally:
-            with suppress(OSError):
-                watcher.stdin.close()

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from kka import registry
 from kka.confusion import Guard
 from kka.descriptions import Sampling, Writer, collect, instruct, key
 from kka.images import read_split
@@ -57,13 +56,6 @@ def figures(found: Sequence[Description]) -> dict[str, float]:
         "readable": len(readable) / max(1, len(found)),
         "distinct": len({key(t) for t in readable}) / max(1, len(readable)),
     }
-
-
-def mean_distance(run: Run, texts: Sequence[str]) -> dict[str, float]:
-    """How far from the normal class the texts are on average, where the data set can read that off a text."""
-    read = getattr(registry.find("kka.datasets", run.config.prepare.dataset), "text_distances", None)
-    found = [d for d in read(texts) if d is not None] if read else []
-    return {"mean_distance": sum(found) / len(found)} if found else {}
 
 
 def _sampling(run: Run) -> Sampling:

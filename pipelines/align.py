@@ -3,7 +3,7 @@
 import shutil
 
 from kka.records import Anomaly, Description, read_records, texts, write_json, write_records
-from pipelines._csv import write_csv
+from pipelines._csv import DPO, write_csv
 from pipelines._preferences import learn, preferences
 from pipelines._stage import Run, stage
 
@@ -20,7 +20,7 @@ def main(run: Run) -> None:
             shutil.copytree(run.path("data", run.previous, "adapter"), folder, dirs_exist_ok=True)
     write_records(run.path("data", run.round, "pairs.jsonl"), pairs)
     write_json(run.path("metrics", run.round, "align.json"), numbers)
-    write_csv(run.path("plots", run.round, "align.csv"), ("step", "loss", "accuracy", "margin"), curves)
+    write_csv(run.path("plots", run.round, "align.csv"), DPO, curves)
 
 
 if __name__ == "__main__":

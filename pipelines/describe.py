@@ -1,9 +1,10 @@
 """The language model describes anomalies, with what the round before has taught it; the guard sorts out what cannot be one."""
 
+from kka import registry
 from kka.errors import KkaError
 from kka.records import Anomaly, read_records, texts, write_json, write_records
 from pipelines._stage import Run, stage
-from pipelines._texts import ask, figures, load_writer, mean_distance
+from pipelines._texts import ask, figures, load_writer
 
 
 def main(run: Run) -> None:
@@ -18,9 +19,16 @@ def main(run: Run) -> None:
             f" ({_counts(figures(found))}). Raise describe.attempts, or loosen describe.guard."
         )
     write_records(run.path("data", run.round, "descriptions.jsonl"), found)
-    write_json(run.path("metrics", run.round, "describe.json"), figures(found) | mean_distance(run, kept))
+    write_json(run.path("metrics", run.round, "describe.json"), figures(found) | _mean_distance(run.config.prepare.dataset, kept))
     ended = "enough" if len(kept) == section.count else "describe.attempts are spent"
     print(f"describe {run.round}: {_counts(figures(found))}: {ended}")
+
+
+def _mean_distance(dataset: str, kept: list[str]) -> dict[str, float]:
+    """How far from the normal class the texts are, where the data set can read that off a text."""
+    read = getattr(registry.find("kka.datasets", dataset), "text_distances", None)
+    found = [d for d in read(kept) if d is not None] if read else []
+    return {"mean_distance": sum(found) / len(found)} if found else {}
 
 
 def _counts(numbers: dict[str, float]) -> str:

@@ -1,7 +1,7 @@
 """MLflow: one parent run for each lineage of parameters, one child run for each of its rounds.
 
     python -m pipelines.track               brings MLflow up to date with what dvc.lock vouches for; may be run at any time
-    python -m pipelines.track live S R      watches stage S of round R: standard input is what it logs (see _stage.py)
+    python -m pipelines.track watch DIR     records what running stages tell (see _spool.py); started by the stages themselves
 
 A lineage is all of params.yaml but `rounds` and `last`. Runs are found by their tags and a figure that is there already is not
 logged again, so live logging and reconciliation may follow each other in any order. Results that DVC restored from its run
@@ -18,20 +18,24 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from kka.config import Config, read_config
 from kka.errors import KkaError
 from kka.records import read_json, write_json
+from pipelines._csv import DPO
 from pipelines._lock import Lock
+from pipelines._spool import Told, home, watcher_lock
 
 Point = tuple[str, float, int]  # name, value, step
 EXPERIMENT = "kka"
 GRIDS = "report"
+PATIENCE = 30  # seconds without a stage, after which the watcher leaves
 
 
 class Tracker:
@@ -119,16 +123,10 @@ def flatten(values: Mapping[str, Any], head: str = "", joint: str = ".") -> Iter
             yield f"{head}{key}", value
 
 
-def home() -> Path:
-    """mlruns/ of the project. Temporary experiments of DVC run elsewhere, and log to the project's all the same."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve() / "mlruns"
-
-
 def _open(folder: Path) -> tuple[Any, str]:
     """A client, and the id of the experiment. Only one process at a time may create the database: racing breaks it for good."""
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_LOGGING_LEVEL="ERROR")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,9 +146,10 @@ def _commit() -> str:
     return asked.stdout.strip() or "none"
 
 
-def figures(path: Path) -> list[Point]:
-    """The figures of metrics/<round>/<stage>.json, named <stage>/<key>."""
-    return [(k, float(v), 0) for k, v in flatten(read_json(path), f"{path.stem}/", "/") if isinstance(v, int | float)]
+def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
+    """The figures of metrics/<round>/<stage>.json, named <stage>/<key>. What is the end of a curve is left to the curve."""
+    ends = {f"align/{name}" for name in DPO}
+    return [(k, float(v), 0) for k, v in flatten(values, f"{stage}/", "/") if isinstance(v, int | float) and k not in ends]
 
 
 def curves(path: Path) -> list[Point]:
@@ -170,7 +169,7 @@ def reconcile(root: Path, folder: Path) -> None:
         if not any(s in lock.stages for s in stages):
             continue
         run = tracker.round(name)
-        found = {p.stem: figures(p) for s in stages for p in lock.files(s, "metrics")}
+        found = {p.stem: figures(p.stem, read_json(p)) for s in stages for p in lock.files(s, "metrics")}
         drawn = [point for s in stages for p in lock.files(s, "plots") if p.stem == "align" for point in curves(p)]
         tracker.record(run, [*(point for points in found.values() for point in points), *drawn])
         if "evaluate" in found:
@@ -198,41 +197,64 @@ def _tie(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
         tracker.client.log_artifact(run, str(grid))
 
 
-def watch(stage: str, name: str) -> None:
-    """Passes on what a stage logs while it runs, and when it has ended well its figures too."""
-    tracker = Tracker(home(), read_config(Path("params.yaml")))
-    run = tracker.round(name)
-    tracker.status(run, "RUNNING")
-    waiting: list[Point] = []
-    done, last = False, time.monotonic()
-    for message in map(json.loads, sys.stdin):
-        done = "seconds" in message
-        if done:
-            waiting += [(f"seconds/{stage}", message["seconds"], 0), (f"megabytes/{stage}", message["megabytes"], 0)]
-        else:
-            waiting.append((message["key"], message["value"], message["step"]))
-        if time.monotonic() - last > 2:
-            tracker.record(run, waiting)
-            waiting, last = [], time.monotonic()
-    path = Path("metrics", name, f"{stage}.json")
-    if done and path.exists():
-        waiting += figures(path)
-        if stage == "evaluate":
-            tracker.auroc_by_round(name, figures(path))
-    tracker.record(run, waiting)
-    tracker.status(run, "FINISHED" if done else "FAILED")
-    if done and stage == "report":
-        reconcile(Path(), home())
+class Reader:
+    """Carries what stages tell from the spool to MLflow."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.open: dict[Path, Told] = {}
+        self.trackers: dict[str, Tracker] = {}
+
+    def drain(self) -> bool:
+        """Records what is new, and removes what stages have finished telling. Says whether a stage is still running."""
+        with FileLock(self.home / "spool.lock"):
+            for path in sorted((self.home / "spool").glob("*.jsonl")):
+                told = self.open.setdefault(path, Told(path))
+                self._record(told, told.more())
+                if not told.alive:
+                    path.unlink()
+            self.open = {p: t for p, t in self.open.items() if t.alive and p.exists()}
+        return bool(self.open)
+
+    def _record(self, told: Told, messages: Sequence[Mapping[str, Any]]) -> None:
+        stage, name, config = told.head["stage"], told.head["round"], Config.model_validate(told.head["config"])
+        if (lineage_ := lineage(config)) not in self.trackers or name not in self.trackers[lineage_].config.rounds:
+            self.trackers[lineage_] = Tracker(self.home, config)
+        tracker = self.trackers[lineage_]
+        run, points, status = tracker.round(name), [], "RUNNING" if told.alive else "FAILED"
+        for message in messages:
+            if "key" in message:
+                points.append((message["key"], message["value"], message["step"]))
+                continue
+            status = "FINISHED"
+            own = figures(stage, message["figures"])
+            points += [*own, (f"seconds/{stage}", message["seconds"], 0), (f"megabytes/{stage}", message["megabytes"], 0)]
+            if stage == "evaluate":
+                tracker.auroc_by_round(name, own)
+        tracker.record(run, points)
+        tracker.status(run, status)
+
+
+def watch(folder: Path) -> None:
+    """Records what stages tell until none has run for a while. Only one process does so at a time."""
+    with suppress(Timeout), watcher_lock(folder):
+        reader, quiet = Reader(folder), 0
+        while quiet < PATIENCE:
+            quiet = 0 if reader.drain() else quiet + 1
+            time.sleep(1)
 
 
 def main() -> None:
     """See the module's head."""
-    if sys.argv[1:2] == ["live"]:
-        return watch(*sys.argv[2:4])
+    if sys.argv[1:2] == ["watch"]:
+        return watch(Path(sys.argv[2]))
     state = home() / "reconciled.json"
     key = hashlib.sha256(Path("params.yaml").read_bytes() + Path("dvc.lock").read_bytes()).hexdigest()
-    if not (home() / "mlflow.db").exists() or not state.exists() or read_json(state) != key:
-        reconcile(Path(), home())
+    told = any((home() / "spool").glob("*.jsonl"))
+    if told or not (home() / "mlflow.db").exists() or not state.exists() or read_json(state) != key:
+        Reader(home()).drain()
+        with FileLock(home() / "spool.lock"):  # not while a watcher looks for what is missing
+            reconcile(Path(), home())
         write_json(state, key)
 
 

@@ -27,7 +27,8 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body((x * 4 - 2).contiguous(memory_format=torch.channels_last))
-        return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))[:, 0]
+        logits: Tensor = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+        return logits[:, 0]
 
 
 def _block(before: int, after: int) -> list[nn.Module]:

@@ -21,6 +21,19 @@ BATCH = 64
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
 
+def check_options(who: str, detector: Any) -> None:
+    """Raises KkaError for a hyperparameter of the wrong kind or out of range: whole numbers are at least 1 (a batch 2),
+    others at least 0, and shares and milestones at most 1."""
+    for field in dataclasses.fields(detector):
+        value = getattr(detector, field.name)
+        whole, most = field.type is int, 1.0 if field.name.endswith(("share", "milestone")) else float("inf")
+        least = {"seed": 0, "batch_size": 2}.get(field.name, int(whole))
+        kinds = int if whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+            limits = f"from {least} to 1" if most == 1 else f"of at least {least}"
+            raise KkaError(f"the detector '{who}': {field.name} wants a {'whole ' if whole else ''}number {limits}, got {value!r}.")
+
+
 def check_fit(who: str, normals: Images, anomalies: Images | None, generated_normals: Images | None) -> None:
     """Raises KkaError unless all are non-empty uint8 (n, h, w, 3) of one size, h and w at least 16."""
     check_images(f"{who}.fit: normals", normals)

@@ -32,9 +32,9 @@ class Detector:
 
     seed: int = 0
     members: int = 3
-    steps: int = 200
+    steps: int = 250
     batch_size: int = 64
-    width: int = 24
+    width: int = 16
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     cutpaste_share: float = 0.25
@@ -42,6 +42,7 @@ class Detector:
     degrade: float = 0.5
 
     def __post_init__(self) -> None:
+        _state.check_options(_NAME, self)
         self.networks_: list[ConvNet] = []
         self.size_: tuple[int, int] | None = None
 

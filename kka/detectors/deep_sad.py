@@ -33,16 +33,18 @@ class Detector:
 
     seed: int = 0
     rep_dim: int = 128
-    pretrain_steps: int = 120
-    steps: int = 200
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    milestone: float = 0.7
-    weight_decay: float = 1e-6
+    pretrain_steps: int = 200
+    steps: int = 700
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    milestone: float = 0.85
+    weight_decay: float = 0.5e-6
+    pretrain_weight_decay: float = 0.5e-3
     eta: float = 1.0
     centre_eps: float = 0.1
 
     def __post_init__(self) -> None:
+        _state.check_options(_NAME, self)
         self.network_: LeNet | None = None
         self.centre_ = torch.zeros(self.rep_dim)
         self.size_: tuple[int, int] | None = None
@@ -93,7 +95,7 @@ class Detector:
     def _pretrain(self, network: LeNet, inside: Tensor, log: Log) -> None:
         """Trains the network itself, not a copy, as an autoencoder's encoder by squared error."""
         decoder = LeNetDecoder(self.rep_dim, (inside.shape[2], inside.shape[3]))
-        for step, optimizer in self._steps(nn.ModuleList([network, decoder]), self.pretrain_steps):
+        for step, optimizer in self._steps(nn.ModuleList([network, decoder]), self.pretrain_steps, self.pretrain_weight_decay):
             x = _pick(inside, self.batch_size)
             with autocast():
                 made = decoder(network(x))
@@ -104,7 +106,7 @@ class Detector:
 
     def _train(self, network: LeNet, inside: Tensor, anomalies: Tensor, log: Log) -> None:
         outside = self.batch_size // 2 if len(anomalies) else 0
-        for step, optimizer in self._steps(network, self.steps):
+        for step, optimizer in self._steps(network, self.steps, self.weight_decay):
             x = torch.cat([_pick(inside, self.batch_size - outside), _pick(anomalies, outside)])
             with autocast():
                 features = network(x)
@@ -131,9 +133,9 @@ class Detector:
     def _distance(self, features: Tensor) -> Tensor:
         return ((features - self.centre_) ** 2).sum(1)
 
-    def _steps(self, module: nn.Module, steps: int) -> Iterator[tuple[int, torch.optim.Optimizer]]:
+    def _steps(self, module: nn.Module, steps: int, weight_decay: float) -> Iterator[tuple[int, torch.optim.Optimizer]]:
         """The steps, each with the optimizer, whose learning rate falls at the milestone."""
-        optimizer = torch.optim.Adam(module.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.Adam(module.parameters(), self.learning_rate, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [round(steps * self.milestone)])
         for step in range(steps):
             yield step, optimizer

@@ -1,12 +1,12 @@
-"""Any diffusers text-to-image pipeline, by Hugging Face id or path."""
+"""Any diffusers text-to-image pipeline, by Hugging Face id or path; from noise, or from a normal picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoPipelineForText2Image
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 
@@ -18,27 +18,45 @@ diffusers_logging.set_verbosity_error()
 
 @dataclass
 class Synthesizer:
-    """`steps` of the pipeline's own scheduler; `guidance` is the scale of classifier-free guidance (1: none)."""
+    """`steps` of the pipeline's own scheduler; `guidance` is the scale of classifier-free guidance (1: none).
+
+    With a `strength` (0 to 1) a picture begins as one of the `normals`, uint8 (n, h, w, 3), drowned in that share of the
+    noise: the smaller, the nearer it stays to a real picture. Without one it begins as noise.
+    """
 
     model: str = "kka/mini/t2i"
     steps: int = 12
-    guidance: float = 3.0
+    guidance: float = 2.0
     negative_prompt: str | None = None
+    strength: float | None = None
+    normals: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise KkaError(f"synthesize.options.strength: wanted a share above 0, at most 1, got {self.strength}")
+        door = AutoPipelineForText2Image if self.strength is None else AutoPipelineForImage2Image
         try:
-            self.pipe: Any = AutoPipelineForText2Image.from_pretrained(self.model, torch_dtype=torch.float32)
+            self._pipe: Any = door.from_pretrained(self.model, torch_dtype=torch.float32)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise KkaError(f"synthesize.options.model: wanted a text-to-image pipeline by Hugging Face id or path, got '{self.model}' ({reason})") from None
-        self.pipe.set_progress_bar_config(disable=True)
+        self._pipe.set_progress_bar_config(disable=True)
+        self._pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """One image for each text, its noise from a generator with its own seed; uint8 (n, h, w, 3) in the pipeline's size."""
-        generators = [torch.Generator().manual_seed(s) for s in seeds]
-        negative = [self.negative_prompt] * len(texts) if self.negative_prompt else None
+        """One image for each text, its noise (and its normal picture) from its own seed; uint8 (n, h, w, 3)."""
+        start = {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
         with torch.inference_mode():
-            out = self.pipe(
-                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, negative_prompt=negative, generator=generators, output_type="np"
-            )
+            out = self._pipe(
+                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np", **start,
+                negative_prompt=[self.negative_prompt] * len(texts) if self.negative_prompt else None,
+                generator=[torch.Generator().manual_seed(s) for s in seeds],
+            )  # fmt: skip
         return np.asarray((out.images * 255).round(), dtype=np.uint8)
+
+    def _starts(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+        """The normal pictures that the seeds choose, float (n, h, w, 3) in 0 to 1."""
+        if self.normals is None or not len(self.normals):
+            raise KkaError("synthesize.options.strength: wanted normal pictures to begin with, got none. Leave strength out.")
+        chosen = [np.random.default_rng(s).integers(len(self.normals)) for s in seeds]
+        return (self.normals[chosen] / 255).astype(np.float32)

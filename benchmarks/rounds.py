@@ -1,0 +1,103 @@
+"""KKA's rounds on blossom over several seeds: `python benchmarks/rounds.py [--seeds 5] [--work DIR] [--threads N]`.
+
+Three variants on the same budget and seeds: `kka` (the defaults), `no_dpo` (the same rounds and images, the language model
+never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the table of the README with mean
+and deviation, and writes every figure to benchmarks/results/rounds.json. Resumable: what was finished in `--work` is kept.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kka.config import Config, read_config
+from kka.records import write_json
+from pipelines.loop import run_loop
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "rounds.json"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "kka": {},
+    "no_dpo": {"align": {"enabled": False}},
+    "deep_sad": {"detect": {"detector": "deep_sad", "options": {}}},
+}
+
+
+def variant(base: Config, name: str, seed: int) -> Config:
+    """The configuration of a variant: its changes laid over the sections they belong to."""
+    raw = base.model_dump()
+    for section, changes in VARIANTS[name].items():
+        raw[section] |= changes
+    return Config.model_validate(raw | {"seed": seed})
+
+
+def run(base: Config, name: str, seed: int, work: Path) -> dict[str, Any]:
+    """All figures of one run, by round."""
+    root = work / f"{name}-{seed}"
+    if name == "no_dpo" and not root.exists():
+        shutil.copytree(work / f"kka-{seed}", root)  # all up to the first alignment is the same, and is not done again
+    config = variant(base, name, seed)
+    run_loop(config, root, report=False)
+    rounds = ["r0", *config.lineage(config.last)]
+    return {r: {p.stem: json.loads(p.read_text()) for p in sorted((root / "metrics" / r).glob("*.json"))} for r in rounds}
+
+
+FIGURES = {
+    "AUROC": lambda r: r["evaluate"]["auroc"],
+    "AUROC at distance 1": lambda r: r["evaluate"]["groups"]["distance 1"],
+    "images": lambda r: r["detect"]["images"],
+    "hard reached": lambda r: r["detect"]["hard_proportion"],
+    "hard rate, r0": lambda r: r["assess"]["hard_rate_r0"],
+    "mean distance": lambda r: r["describe"]["mean_distance"],
+    "readable": lambda r: r["describe"]["readable"],
+    "distinct": lambda r: r["describe"]["distinct"],
+    "generated vs real normals": lambda r: r["evaluate"]["controls_auroc"],
+}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: a row a variant and round, mean and standard deviation over seeds."""
+    lines = [f"| variant | round | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
+    for name in VARIANTS:
+        runs = [found for key, found in sorted(results.items()) if key.rsplit("-", 1)[0] == name]
+        for r in runs[0] if runs else ():
+            lines.append(f"| {name} | {r} | {' | '.join(_cell([found[r] for found in runs], figure) for figure in FIGURES)} |")
+    return "\n".join(lines)
+
+
+def _cell(rounds: list[Any], figure: str) -> str:
+    try:
+        values = [FIGURES[figure](r) for r in rounds]
+    except KeyError:
+        return ""
+    mean = statistics.mean(values)
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean:.0f}" if figure == "images" else f"{mean:.3f}{deviation}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed, to share the work among processes")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work"), help="folder for the runs")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
+    base = read_config(HERE.parent / "presets" / "blossom.yaml")
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        for name in arguments.variants:
+            found = run(base, name, seed, arguments.work)
+            results = (json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | {f"{name}-{seed}": found}
+            write_json(RESULTS, dict(sorted(results.items())))
+    print(table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from kka.config import Config, check_config, read_config
+from kka.errors import KkaError
+
+ROOT = Path(__file__).parents[2]
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    return {"last": "r2", "rounds": {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}} | changes
+
+
+def mistake(**changes: Any) -> str:
+    with pytest.raises(KkaError) as error:
+        check_config(raw(**changes))
+    return str(error.value)
+
+
+def test_there_are_as_many_presets_as_we_know() -> None:
+    assert [p.stem for p in FILES] == ["params", "blossom", "cifar100-bank"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_preset_is_valid_and_states_every_value(path: Path) -> None:
+    """DVC sees params.yaml alone: a value left to a default here could change without anything running again."""
+
+    def missing(model: type[BaseModel], values: dict[str, Any], place: str) -> list[str]:
+        found = [f"{place}{k}" for k in model.model_fields if k not in values]
+        for key, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and key in values:
+                found += missing(field.annotation, values[key], f"{place}{key}.")
+        return found
+
+    read_config(path)
+    assert missing(Config, yaml.safe_load(path.read_text()), "") == []
+
+
+def test_the_shipped_parameters_are_the_default_preset() -> None:
+    assert FILES[0].read_text() == (ROOT / "presets" / "blossom.yaml").read_text()
+
+
+def test_an_unknown_key_is_refused_with_a_suggestion() -> None:
+    assert mistake(describe={"cuont": 3}) == "params.yaml: describe has the unknown key 'cuont'. Did you mean 'count'?"
+    assert "align.lora has the unknown key 'rank'" in mistake(align={"lora": {"rank": 4}})
+    assert mistake(rounds={"r1": {"previous": "r0", "prev": "r0"}}, last="r1").endswith("Did you mean 'prev'?")
+    assert "the top level has the unknown key 'assses'. Did you mean 'assess'?" in mistake(assses={})
+
+
+def test_a_mistyped_value_is_named_with_what_it_is() -> None:
+    assert mistake(describe={"count": "many"}).startswith("params.yaml: describe.count: ")
+    assert mistake(describe={"count": "many"}).endswith("got 'many'.")
+    assert "assess.quantile" in mistake(assess={"quantile": 1.5})
+
+
+def test_all_mistakes_are_shown_at_once() -> None:
+    said = mistake(describe={"cuont": 3}, assess={"quantile": 2}).splitlines()
+    assert len(said) == 2
+
+
+def test_integer_round_keys_are_refused_because_dvc_would_run_nothing() -> None:
+    said = mistake(rounds={1: {"prev": "r0"}}, last="1")
+    assert said == "params.yaml: rounds wants names as keys, got the number 1. DVC would silently run nothing: write r1."
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rounds": {"r1": {"prev": "r7"}}, "last": "r1"}, "rounds.r1: prev wants r0 or another round (r1), got 'r7'"),
+        ({"last": "r9"}, "last wants one of the rounds (r1, r2), got 'r9'"),
+        ({"rounds": {}, "last": "r1"}, "there are none"),
+        ({"rounds": {"r1": {"prev": "r2"}, "r2": {"prev": "r1"}}}, "comes before itself"),
+        ({"rounds": {"r1": {"prev": "r1"}}, "last": "r1"}, "comes before itself"),
+    ],
+)
+def test_rounds_that_form_no_chain_are_refused(changes: dict[str, Any], said: str) -> None:
+    assert said in mistake(**changes)
+
+
+def test_a_lineage_goes_back_to_round_zero() -> None:
+    config = check_config(raw(rounds={"r1": {"prev": "r0"}, "r2": {"prev": "r1"}, "other": {"prev": "r1"}}))
+    assert config.lineage("r2") == ["r1", "r2"]
+    assert config.lineage("other") == ["r1", "other"]
+    assert config.lineage("r0") == []
+
+
+def test_files_that_are_missing_or_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(KkaError, match="params.yaml is missing. Write one with `kka preset blossom`"):
+        read_config(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [")
+    with pytest.raises(KkaError, match="is not YAML"):
+        read_config(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- a")
+    with pytest.raises(KkaError, match="wanted sections such as `describe:`, got list"):
+        read_config(tmp_path / "params.yaml")

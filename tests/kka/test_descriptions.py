@@ -1,0 +1,160 @@
+"""The writer, on the built-in language model: what an item says depends on its seed alone, and the guard sorts what it says."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from kka.confusion import Guard
+from kka.datasets import blossom
+from kka.descriptions import Sampling, Writer, blank_adapter, clean, collect, instruct, key
+from kka.errors import KkaError
+from kka.mini.lm import PROMPT
+
+MODEL = "kka/mini/lm"
+SAMPLING = Sampling(instruction=PROMPT, examples=0, temperature=1.0, max_new_tokens=40, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    blank_adapter(MODEL, folder, r=4, alpha=8, dropout=0.0, target_modules="all-linear", seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def writer(adapter):
+    return Writer.load(MODEL, adapter)
+
+
+@pytest.fixture(scope="module")
+def normals():
+    rng = np.random.default_rng(0)
+    return [blossom.captions(blossom.flowers(n, 0, rng), rng) for n in (400, 60)]
+
+
+@pytest.fixture(scope="module")
+def guard(writer, normals):
+    train, calibration = normals
+    likelihoods = writer.likelihoods([PROMPT] * len(calibration), calibration)
+    return Guard.fit(train, calibration, likelihoods, normal_quantile=0.05, readable_quantile=0.02, readable_margin=3.0)
+
+
+def say(writer, seeds):
+    return writer.describe([PROMPT] * len(seeds), seeds, temperature=1.0, max_new_tokens=40)
+
+
+def test_an_items_text_does_not_depend_on_its_batch(writer):
+    alone = [say(writer, [seed])[0] for seed in (3, 4, 5)]
+    assert say(writer, [9, 3, 8, 4, 7, 5])[1::2] == alone
+    assert len(set(alone)) == 3
+
+
+def test_it_writes_sentences_of_its_world(writer):
+    texts = [t.strip() for t in say(writer, range(40))]
+    assert np.mean([blossom.parse(t) is not None for t in texts]) > 0.9
+
+
+def test_temperature_near_zero_gives_the_likeliest_text_whatever_the_seed(writer):
+    assert len(set(writer.describe([PROMPT] * 3, [1, 2, 3], temperature=1e-4, max_new_tokens=40))) == 1
+
+
+def test_sampling_follows_the_models_distribution(writer):
+    # the colours are alike frequent in the corpus, so each of seven should come up in about a seventh of 350 sentences
+    rows = [r for t in say(writer, range(350)) if (r := blossom.parse(t))]
+    counts = np.bincount([r[0] for r in rows], minlength=7)
+    assert counts.min() > 25 and counts.max() < 80  # 50 expected, deviation 6.5
+
+
+def test_likelihood_is_low_for_garbled_and_for_cut_off_texts(writer, normals):
+    whole = normals[1][0]
+    good, garbled, cut = writer.likelihoods([PROMPT] * 3, [whole, whole.replace("petals", "petals petals"), " ".join(whole.split()[:6])])
+    assert good > -5 > -6 > max(garbled, cut)
+
+
+def test_likelihoods_do_not_depend_on_their_batch(writer, normals):
+    texts = normals[1][:7]
+    together = writer.likelihoods([PROMPT] * 7, texts)
+    assert together == pytest.approx([writer.likelihoods([PROMPT], [t])[0] for t in texts], abs=1e-4)
+    assert len(writer.likelihoods([], [])) == 0
+
+
+class TestCollect:
+    def run(self, writer, guard, normals, **options):
+        arguments = {"count": 20, "attempts": 200, "earlier": [], "seed": 1} | options
+        sampling = arguments.pop("sampling", SAMPLING)
+        return collect(writer, guard, sampling, normals[0], **arguments)
+
+    def test_it_ends_with_the_wanted_number_and_keeps_anomalies_only(self, writer, guard, normals):
+        found = self.run(writer, guard, normals)
+        kept = [d.text for d in found if d.outcome == "kept"]
+        assert len(kept) == 20 == len({key(t) for t in kept}) and found[-1].outcome == "kept"
+        assert 0 not in blossom.text_distances(kept)
+
+    def test_it_does_not_depend_on_the_batch_size(self, writer, guard, normals):
+        other = Sampling(PROMPT, 0, 1.0, 40, batch_size=7)
+        assert self.run(writer, guard, normals, sampling=other) == self.run(writer, guard, normals)
+
+    def test_what_earlier_rounds_said_is_a_duplicate(self, writer, guard, normals):
+        first = self.run(writer, guard, normals)
+        again = self.run(writer, guard, normals, earlier=[d.text.upper() for d in first])
+        assert {d.outcome for d in again[: len(first)]} <= {"duplicate", "normal", "unreadable"}
+
+    def test_the_cap_on_attempts_holds(self, writer, guard, normals):
+        assert len(self.run(writer, guard, normals, count=1000, attempts=23)) == 23
+
+    def test_normal_and_garbled_texts_are_counted_and_not_kept(self, guard, normals, monkeypatch, writer):
+        said = [normals[0][0], "petals petals petals", "a small blue flower with five round petals and a black centre, in front of dark soil", ""]
+        monkeypatch.setattr(Writer, "describe", lambda self, prompts, seeds, **_: said[: len(prompts)])
+        found = self.run(writer, guard, normals, count=4, attempts=4)
+        assert [d.outcome for d in found] == ["normal", "unreadable", "kept", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("\n 1. A red flower. \n2. another", "A red flower"),
+        ('- "a [bent] flower"', "a bent flower"),
+        ("**bold** words", "bold words"),
+        ("3) three petals", "three petals"),
+        ("", ""),
+        ("\n\n", ""),
+    ],
+)
+def test_surface_marks_are_cleaned_off(raw, text):
+    assert clean(raw) == text
+
+
+def test_examples_are_drawn_anew_for_each_prompt():
+    sampling = Sampling("Normal:\n{examples}\nAnomaly:", 2, 1.0, 40, 16)
+    captions = [f"caption {i}" for i in range(50)]
+    prompts = {instruct(sampling, captions, seed) for seed in range(5)}
+    assert len(prompts) == 5 and all(p.count("caption") == 2 for p in prompts)
+    assert instruct(sampling, captions, 1) == instruct(sampling, captions, 1)
+
+
+class TestAdapter:
+    def test_a_blank_adapter_changes_nothing(self, writer):
+        with writer.model.disable_adapter():
+            bare = say(writer, [1, 2, 3])
+        assert say(writer, [1, 2, 3]) == bare
+
+    def test_the_same_seed_writes_the_same_bytes(self, adapter, tmp_path):
+        blank_adapter(MODEL, tmp_path / "a", r=4, alpha=8, dropout=0.0, target_modules="all-linear", seed=0)
+        for file in sorted(adapter.iterdir()):
+            assert (tmp_path / "a" / file.name).read_bytes() == file.read_bytes()
+
+    def test_a_corrupt_adapter_is_named(self, adapter, tmp_path):
+        shutil.copytree(adapter, tmp_path / "broken")
+        (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"nonsense")
+        with pytest.raises(KkaError, match=r"broken: wanted a LoRA adapter, got .* run the stage that writes it again"):
+            Writer.load(MODEL, tmp_path / "broken")
+
+    def test_a_missing_adapter_is_named(self, tmp_path):
+        with pytest.raises(KkaError, match="wanted a LoRA adapter"):
+            Writer.load(MODEL, tmp_path / "nowhere")
+
+
+def test_an_unknown_model_is_named(tmp_path):
+    with pytest.raises(KkaError, match=r"describe.model: wanted a causal language model .* got './no-such-model'"):
+        blank_adapter("./no-such-model", tmp_path, r=4, alpha=8, dropout=0.0, target_modules="all-linear", seed=0)

@@ -1,0 +1,233 @@
+"""The graph under DVC and the records in MLflow, on stages that do nothing but write what they should."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.pipelines.conftest import ROOT
+
+# Each stage writes its outs from the contents of its deps that are data, and from its parameters: so they change as real ones do.
+STUB = """
+import hashlib, json, sys
+from pathlib import Path
+import yaml
+from pipelines._stage import Run, stage
+
+def main(run: Run) -> None:
+    name = "evaluate-baseline" if (NAME, run.round) == ("evaluate", "r0") else NAME
+    found = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
+    text = json.dumps(found.get("do", found)).replace("${last}", run.config.last)
+    mine = json.loads(text.replace("${key}", run.round).replace("${item.prev}", run.previous))
+    values = run.config.model_dump(mode="json")
+    taken = hashlib.sha256(json.dumps([mine["params"], [values[p.split(".")[0]] for p in mine["params"]]]).encode())
+    for dep in mine["deps"]:
+        if dep.startswith("data/"):
+            for path in sorted(Path(dep).rglob("*")) if Path(dep).is_dir() else [Path(dep)]:
+                taken.update(path.read_bytes() if path.is_file() else b"")
+    number = int(taken.hexdigest()[:6], 16) / 16**6
+    if NAME in ("align", "detect"):
+        for step in range(3):
+            run.log("align/loss" if NAME == "align" else "detect/loss", number + step, step)
+    for kind in ("outs", "metrics", "plots"):
+        for out in mine.get(kind, []):
+            path = run.path(out if isinstance(out, str) else next(iter(out)))
+            if path.name == "report":
+                path.mkdir()
+                for r in run.config.lineage(run.round):
+                    (path / f"{r}.png").write_bytes(b"png" + r.encode())
+            elif path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                rows = "step,loss,fpr,tpr,round,auroc\\n" + "".join(f"{i}.0{f',{number + i}' * 5}\\n" for i in range(3))
+                value = {"auroc": number, "groups": {"far": number}} if NAME == "evaluate" else {"figure": number}
+                path.write_text(json.dumps(value) if path.suffix == ".json" else rows if path.suffix == ".csv" else f"{name} {number}\\n")
+            else:
+                path.mkdir(parents=True)
+                (path / "file").write_text(f"{name} {number} {path.name}")
+
+if __name__ == "__main__":
+    stage(main, torch=False)
+"""
+
+READ = """
+import json, pathlib
+from pipelines.track import _open
+client, experiment = _open(pathlib.Path("mlruns").resolve())
+found = []
+for run in client.search_runs([experiment]):
+    number, data = run.info.run_id, run.data
+    found.append({
+        "id": number, "name": run.info.run_name, "status": run.info.status, "tags": data.tags, "params": data.params,
+        "parent": data.tags.get("mlflow.parentRunId"), "inputs": [i.dataset.digest for i in run.inputs.dataset_inputs],
+        "artifacts": [a.path for a in client.list_artifacts(number)],
+        "steps": {k: sorted(m.step for m in client.get_metric_history(number, k)) for k in data.metrics},
+    })
+print(json.dumps(found))
+"""
+
+
+class Project:
+    """A clone whose stages are stubs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("kka", "pipelines", "presets"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+        (folder / "kka" / "mini" / "t2i").mkdir(exist_ok=True)
+        (folder / "kka" / "mini" / "t2i" / "model_index.json").write_text("{}")
+        shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+            shutil.copy(ROOT / name, folder)
+        for path in (folder / "pipelines").glob("[!_]*.py"):
+            if path.stem not in ("track", "loop"):
+                path.write_text(f"NAME = {path.stem!r}\n{STUB}")
+        params = yaml.safe_load((ROOT / "presets" / "blossom.yaml").read_text())
+        (folder / "params.yaml").write_text(yaml.safe_dump(params | {"rounds": {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}, "last": "r2"}))
+        self.tool("git", "init", "-q", "-b", "main")
+        self.commit()
+
+    def commit(self) -> None:
+        self.tool("git", "add", "--all")
+        self.tool("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "commit", "-qm", "as it is")
+
+    def tool(self, *command: str) -> str:
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site"),
+            "DVC_GLOBAL_CONFIG_DIR": str(self.folder.parent / "config"),
+            "GIT_AUTHOR_NAME": "nobody", "GIT_AUTHOR_EMAIL": "nobody@example.org",
+            "GIT_COMMITTER_NAME": "nobody", "GIT_COMMITTER_EMAIL": "nobody@example.org",
+        }  # fmt: skip
+        done = subprocess.run(command, cwd=self.folder, env=os.environ | own, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Runs `dvc repro` or another command, and says which stages ran."""
+        said = self.tool("dvc", *(arguments or ("repro",)))
+        return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage '")]
+
+    def params(self, **changes: Any) -> None:
+        path = self.folder / "params.yaml"
+        values = yaml.safe_load(path.read_text())
+        for name, value in changes.items():
+            section, key = name.split("__")
+            values[section][key] = value
+        path.write_text(yaml.safe_dump(values))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What MLflow holds after reconciliation: name, status, tags, params, inputs, artifacts, and by name each figure's steps."""
+        self.tool(sys.executable, "-m", "pipelines.track")
+        return list(json.loads(self.tool(sys.executable, "-c", READ)))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    yield Project(tmp_path / "project")
+
+
+ALL = {"prepare", "baseline", "evaluate-baseline", "report"} | {
+    f"{s}@{r}" for r in ("r1", "r2") for s in ("describe", "synthesize", "assess", "detect", "align", "evaluate")
+}
+
+
+def check_runs(runs: list[dict[str, Any]], rounds: list[str]) -> dict[str, dict[str, Any]]:
+    """One parent, each round once, no figure twice. Gives the rounds' runs by their names."""
+    (parent,) = [r for r in runs if not r["parent"]]
+    children = [r for r in runs if r["parent"] == parent["id"]]
+    assert sorted(r["name"] for r in children) == sorted(["r0", *rounds]) and len(children) == len(runs) - 1
+    assert parent["steps"]["evaluate/auroc"] == list(range(len(rounds) + 1))
+    for run in runs:
+        for name, steps in run["steps"].items():
+            assert len(set(steps)) == len(steps), f"{run['name']}: {name} doubles"
+    return {r["name"]: r for r in children}
+
+
+def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: Project) -> None:
+    assert set(project.repro()) == ALL
+    first = check_runs(project.runs(), ["r1", "r2"])
+    last = first["r2"]
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    hashes = {o["path"]: o["md5"] for s in lock.values() for o in s["outs"]}
+    assert (last["tags"]["dvc.anomalies"], last["tags"]["dvc.adapter"]) == (hashes["data/r2/anomalies"], hashes["data/r2/adapter"])
+    assert (last["inputs"], last["artifacts"], last["status"]) == ([hashes["data/splits/train"]], ["r2.png"], "FINISHED")
+    assert last["params"]["align.beta"] == "0.3" and "rounds" not in last["params"]
+    assert last["steps"]["align/loss"] == last["steps"]["detect/loss"] == [0, 1, 2]
+    stages = ("describe", "synthesize", "assess", "detect", "align", "evaluate", "report")
+    assert {k for k in last["steps"] if k.startswith("seconds/")} == {f"seconds/{s}" for s in stages}
+    assert project.tool("git", "status", "--short").split() == ["??", "dvc.lock"]
+
+    assert project.repro() == []
+    shown = project.tool("dvc", "metrics", "show").splitlines()
+    assert shown[0].split() == ["Path", "auroc", "groups.far"] and len(shown) == 4
+    plots = json.loads(project.tool("dvc", "plots", "show", "--json"))
+    assert {"AUROC by round", "ROC, first and last round", "plots/r2/align.csv", "plots/r0/roc.csv"} <= set(plots["data"])
+
+    # restored from the cache, also where MLflow has forgotten everything
+    for name in ("data", "metrics", "plots", "report", "mlruns"):
+        shutil.rmtree(project.folder / name)
+    assert project.repro() == []
+    again = check_runs(project.runs(), ["r1", "r2"])
+    assert again["r2"]["id"] != last["id"]
+    assert (again["r2"]["steps"]["align/loss"], again["r2"]["artifacts"]) == ([0, 1, 2], ["r2.png"])
+
+    # a DPO parameter: nothing before align@r1, and a lineage of its own
+    project.params(align__beta=0.5)
+    kept = {"prepare", "baseline", "evaluate-baseline", *(f"{s}@r1" for s in ("describe", "synthesize", "assess", "detect", "evaluate"))}
+    assert set(project.repro()) == ALL - kept
+    assert len(runs := project.runs()) == 8
+    for beta in ("0.3", "0.5"):
+        check_runs([r for r in runs if r["params"]["align.beta"] == beta], ["r1", "r2"])
+
+    # and back: everything from the run cache
+    project.params(align__beta=0.3)
+    assert project.repro() == []
+    assert len(project.runs()) == 8
+
+
+@pytest.mark.slow
+def test_a_round_is_added_from_the_command_line_and_only_it_runs(project: Project) -> None:
+    project.repro()
+    project.commit()
+    added = {f"{s}@r3" for s in ("describe", "synthesize", "assess", "detect", "align", "evaluate")} | {"report"}
+    more = ("exp", "run", "-S", "+rounds.r3.prev=r2", "-S", "last=r3")
+    assert set(project.repro(*more, "--temp")) == added
+    assert not (project.folder / "data" / "r3").exists()
+    # the experiment's folder is gone, but what it measured is in MLflow
+    assert {r["name"] for r in project.runs() if r["parent"]} == {"r0", "r1", "r2", "r3"}
+    assert set(project.repro(*more)) <= added
+    assert (project.folder / "data" / "r3" / "detector").exists()
+    check_runs(project.runs(), ["r1", "r2", "r3"])
+
+
+def test_integer_round_keys_end_every_stage_instead_of_running_none(project: Project) -> None:
+    path = project.folder / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(values | {"rounds": {1: {"prev": "r0"}}}))
+    done = subprocess.run([sys.executable, "-m", "pipelines.prepare"], cwd=project.folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "write r1" in done.stderr
+
+
+def test_a_stage_that_was_killed_shows_as_failed(project: Project) -> None:
+    (project.folder / "pipelines" / "prepare.py").write_text(
+        f"NAME = 'prepare'\n{STUB}".replace("    name =", "    run.log('half', 1.0, 0); import time; time.sleep(60)\n    name =")
+    )
+    stage = subprocess.Popen([sys.executable, "-m", "pipelines.prepare"], cwd=project.folder)
+    spool = project.folder / "mlruns" / "spool"
+    while not any("half" in p.read_text() for p in spool.glob("*.jsonl")):
+        time.sleep(0.05)
+    stage.kill()
+    stage.wait()
+    project.folder.joinpath("dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    status = {r["name"]: r["status"] for r in project.runs()}
+    assert status["r0"] == "FAILED"
+    assert list(spool.iterdir()) == []

@@ -1,0 +1,78 @@
+"""The guard around a stage: what it is given, what it leaves behind, and how a user's mistake ends it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kka.errors import KkaError
+from pipelines._stage import Run, make_run
+from tests.pipelines.conftest import ROOT, tiny
+
+
+def ends(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A stage as DVC starts it, in a folder with its own params.yaml."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+
+
+def test_a_run_knows_its_round_and_its_previous_one(tmp_path: Path) -> None:
+    config = tiny(rounds={"r1": {"prev": "r0"}, "r2": {"prev": "r1"}})
+    assert [(r.round, r.previous) for r in (make_run(config, tmp_path, a) for a in ([], ["r1"], ["r2", "r1"]))] == [
+        ("r0", "r0"),
+        ("r1", "r0"),
+        ("r2", "r1"),
+    ]
+    with pytest.raises(KkaError, match="rounds has no 'r9'. It knows: r0, r1, r2"):
+        make_run(config, tmp_path, ["r9", "r8"])
+    with pytest.raises(KkaError, match="rounds.r2 continues r1, but the stage was asked to continue r0"):
+        make_run(config, tmp_path, ["r2", "r0"])
+
+
+def test_seeds_differ_by_stage_round_item_and_base(run: Run) -> None:
+    other = make_run(tiny(seed=1), run.root, ["r1"])
+    zero = make_run(run.config, run.root, [])
+    assert len({run.seed("describe"), run.seed("detect"), run.seed("describe", 0), zero.seed("describe"), other.seed("describe")}) == 5
+
+
+def test_a_folder_appears_whole_or_not_at_all(run: Run) -> None:
+    for text in ("first", "second"):
+        with run.whole("data", "thing") as folder:
+            (folder / "file").write_text(text)
+            assert not run.path("data", "thing").exists() or text == "second"
+    with pytest.raises(RuntimeError), run.whole("data", "thing") as folder:
+        (folder / "file").write_text("third")
+        raise RuntimeError
+    assert [p.relative_to(run.root).as_posix() for p in sorted(run.root.rglob("*"))] == ["data", "data/thing", "data/thing/file"]
+    assert run.path("data", "thing", "file").read_text() == "second"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("count: 150", "cuont: 150", "describe has the unknown key 'cuont'. Did you mean 'count'?"),
+        ("{prev: r0}", "{prev: r7}", "rounds.r1: prev wants r0 or another round (r1, r2, r3), got 'r7'"),
+        ("  r1: {prev: r0}", "  1: {prev: r0}", "rounds wants names as keys, got the number 1"),
+        ("dataset: blossom", "dataset: blosom", "kka/datasets has no 'blosom'. Did you mean 'blossom'?"),
+    ],
+)
+def test_a_mistake_in_params_ends_the_stage_with_its_sentence_alone(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert old in text
+    (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    result = ends(tmp_path, "pipelines.prepare")
+    assert result.returncode == 1
+    assert all(line.startswith("kka: ") for line in result.stderr.splitlines())
+    assert said in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_stage_without_its_records_says_which_one_to_run(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    result = ends(tmp_path, "pipelines.report", "r3")
+    assert result.returncode == 1
+    assert result.stderr.startswith("kka: ") and "is missing. Run the stage that writes it, or `dvc repro`." in result.stderr

@@ -1,0 +1,77 @@
+"""The rounds side by side."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines._csv import write_csv
+from pipelines._tables import Row, curves, groups_table, hardest_group, markdown, rounds_table
+
+
+def row(name: str, near: float, **stages: dict[str, float]) -> Row:
+    test = {"auroc": (near + 1) / 2, "auroc_low": 0.5, "auroc_high": 0.9, "fpr95": 0.25, "groups": {"far": 1.0, "near": near}}
+    return {"round": name, "describe": {}, "assess": {}, "detect": {}, "align": {}, "evaluate": test} | stages
+
+
+ROWS = [
+    row("r0", 0.75),
+    row(
+        "r1",
+        0.875,
+        detect={"images": 40, "hard_proportion": 0.25, "hard_proportion_wanted": 0.3},
+        describe={"readable": 0.975, "distinct": 1.0, "normal": 3, "unreadable": 1, "duplicate": 0, "mean_distance": 2.5},
+        assess={"hard_rate": 0.125, "hard_rate_r0": 0.5},
+    ),
+]
+
+
+def test_the_group_that_round_zero_finds_hardest_is_followed() -> None:
+    assert hardest_group(ROWS[0]) == "near"
+    header = rounds_table(ROWS, 0.95).splitlines()[0]
+    assert "AUROC (95%)" in header and " near " in header
+
+
+def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -> None:
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in rounds_table(ROWS, 0.95).splitlines()]
+    zero, one = (dict(zip(cells[0], line, strict=True)) for line in cells[2:])
+    assert (zero["images"], zero["hard share"], zero["readable"], zero["gap"], zero["AUROC (95%)"]) == (
+        "0",
+        "-",
+        "-",
+        "-",
+        "0.875 (0.500-0.900)",
+    )
+    assert (one["images"], one["hard share"], one["refused"], one["distance"]) == ("40", "0.25 of 0.30", "3+1+0", "2.50")
+    assert (one["near"], one["hard now"], one["hard r0"], one["readable"]) == ("0.875", "0.12", "0.50", "98%")
+
+
+def test_an_interval_that_was_not_measured_is_left_out() -> None:
+    bare = row("r0", 0.75)
+    del bare["evaluate"]["auroc_low"]
+    assert "| 0.875 " in rounds_table([bare], 0.95)
+
+
+def test_groups_stand_from_the_hardest_on() -> None:
+    lines = groups_table(ROWS, most=1).splitlines()
+    assert [line.split("|")[1].strip() for line in lines] == ["group", "-----", "near"]
+
+
+def test_a_table_is_padded() -> None:
+    assert (
+        markdown([{"a": "1", "long": "2"}, {"a": "333", "long": "4"}]) == "| a   | long |\n| --- | ---- |\n| 1   | 2    |\n| 333 | 4    |\n"
+    )
+
+
+def test_curves_hold_a_row_a_round(tmp_path: Path) -> None:
+    write_csv(path := tmp_path / "plots" / "rounds.csv", *curves(ROWS))
+    assert path.read_text().splitlines() == [
+        "round,images,auroc,auroc_low,auroc_high,auroc_hardest_group,average_precision,fpr95",
+        "r0,0,0.875,0.5,0.9,0.75,,0.25",
+        "r1,40,0.9375,0.5,0.9,0.875,,0.25",
+    ]
+
+
+def test_a_csv_refuses_a_column_that_it_was_not_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_csv(tmp_path / "a.csv", ["a"], [{"b": 1}])
+    assert not (tmp_path / "a.csv").exists()
