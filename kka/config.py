@@ -47,6 +47,7 @@ class Describe(Section):
     count: int = Field(150, ge=1)
     attempts: int = Field(1500, ge=1)
     temperature: float = Field(1.0, gt=0)
+    min_p: float = Field(0.05, ge=0, lt=1)
     max_new_tokens: int = Field(40, ge=1)
     batch_size: int = Field(64, ge=1)
     guard: Guard = Guard()
@@ -100,19 +101,21 @@ class Health(Section):
 
 
 class Align(Section):
-    """DPO: `chosen_share` of a round's descriptions that score lowest against `rejected_share` that score highest;
-    `unreadable_share` of the rejected are unreadable ones; `sft` weighs the SFT loss on the chosen."""
+    """DPO: the `chosen_share` of descriptions that scores lowest against the `rejected_share` that scores highest. Ranked are
+    `candidates` fresh descriptions and the rendered ones, by a surrogate; without candidates the rendered ones, by their own
+    scores. Of the rejected, `refused_share` are texts that the guard refused; `sft` weighs the SFT loss on the chosen."""
 
     enabled: bool = True
-    chosen_share: float = Field(0.2, gt=0, lt=1)
+    candidates: int = Field(1000, ge=0)
+    chosen_share: float = Field(0.1, gt=0, lt=1)
     rejected_share: float = Field(0.5, gt=0, lt=1)
-    unreadable_share: float = Field(0.3, ge=0, lt=1)
-    pairs: int = Field(600, ge=1)
+    refused_share: float = Field(0.3, ge=0, lt=1)
+    pairs: int = Field(2000, ge=1)
     validation_share: float = Field(0.1, ge=0, lt=1)
-    steps: int = Field(60, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    beta: float = Field(0.3, gt=0)
+    steps: int = Field(150, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(4e-3, gt=0)
+    beta: float = Field(0.1, gt=0)
     sft: float = Field(1.0, ge=0)
     lora: Lora = Lora()
     health: Health = Health()

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
 
 from kka.errors import KkaError
 from kka.records import Anomaly, Grade, Pair
@@ -94,9 +96,24 @@ def _some(items: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
     return [items[i] for i in rng.permutation(len(items))[:n]]
 
 
+def surrogate(rated: Sequence[Anomaly], texts: Sequence[str]) -> Scores:
+    """What the evaluator would say of pictures of `texts`, shape (n,): ridge regression from the words of the `rated`
+    descriptions to their scores.
+
+    One score is one noisy picture judged by one noisy detector. What descriptions with a word in common score on average is
+    known far better, and holds for descriptions that nobody has rendered.
+    """
+    model = make_pipeline(CountVectorizer(binary=True, token_pattern=r"\w+"), RidgeCV(np.logspace(-1, 3, 13)))
+    try:
+        model.fit([a.text for a in rated], [a.score for a in rated])
+    except ValueError as error:
+        raise KkaError(f"align: the surrogate wants rated descriptions with words, got {len(rated)} ({error})") from None
+    return np.asarray(model.predict(texts), dtype=np.float64)
+
+
 def preference_pairs(
-    new: Sequence[Anomaly],
-    earlier_hard: Sequence[str],
+    texts: Sequence[str],
+    scores: Scores,
     refused: Sequence[str],
     *,
     chosen_share: float,
@@ -106,23 +123,22 @@ def preference_pairs(
     validation_share: float,
     rng: np.random.Generator,
 ) -> list[Pair]:
-    """Preference pairs from a round's anomalies, ranked by the evaluator's score.
+    """Preference pairs from descriptions and their scores, shape (n,).
 
-    Chosen: the `chosen_share` that scores lowest, and the hard ones of earlier rounds. Rejected: the `rejected_share` that
-    scores highest, and for `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal
-    class), which holds the model back from both ways of scoring low. A text is chosen or rejected, never both; texts of
-    validation pairs stand in no training pair; partners are alike in length, so that length is no cue.
+    Chosen: the `chosen_share` that scores lowest. Rejected: the `rejected_share` that scores highest, and for
+    `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal class), which holds the model
+    back from both ways of scoring low. A text is chosen or rejected, never both; texts of validation pairs stand in no
+    training pair; partners are alike in length, so that length is no cue.
     """
-    ranked = [a.text for a in sorted(new, key=lambda a: (a.score, a.id))]
+    ranked = list(dict.fromkeys(texts[i] for i in np.argsort(scores, kind="stable")))
     low, high = round(chosen_share * len(ranked)), round(rejected_share * len(ranked))
     if not low or not high or low + high > len(ranked):
         raise KkaError(
             f"align: preference pairs want chosen and rejected descriptions, got {len(ranked)} graded ones for shares {chosen_share} and {rejected_share}."
             " Ask for more (describe.count) or lower the shares."
         )
-    chosen = list(dict.fromkeys([*ranked[:low], *earlier_hard]))
-    easy = [t for t in ranked[-high:] if t not in set(chosen)]
-    bad = [t for t in dict.fromkeys(refused) if t and t not in set(chosen)]
+    chosen, easy = ranked[:low], ranked[-high:]
+    bad = [t for t in dict.fromkeys(refused) if t and t not in set(ranked)]
     sides = [_split(side, validation_share, rng) for side in (chosen, easy, bad)]
     n_validation = round(validation_share * count)
     train = _pair_up(*(s[0] for s in sides), refused_share, count - n_validation, rng)

@@ -4,6 +4,7 @@ The text of an item depends on its own seed alone: the random part of sampling i
 (argmax of logits + Gumbel noise is a sample of their softmax), so it does not matter what else is in the batch.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,15 +28,19 @@ transformers_logging.disable_progress_bar()
 
 
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed for this
-    """Turns greedy search into sampling at `temperature`, with one generator a row."""
+    """Turns greedy search into sampling at `temperature`, with one generator a row; tokens less likely than `min_p` times the
+    likeliest are never taken (Nguyen et al. 2024)."""
 
-    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+    def __init__(self, seeds: Sequence[int], temperature: float, min_p: float) -> None:
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
         self.temperature = temperature
+        self.gap = -math.log(min_p) if min_p else math.inf
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
-        return scores / self.temperature - noise.log().to(scores.device)
+        scores = scores / self.temperature
+        unlikely = scores < scores.amax(1, keepdim=True) - self.gap
+        return (scores - noise.log().to(scores.device)).masked_fill(unlikely, -math.inf)
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,10 @@ class Writer:
         return str(text).removeprefix(self.tokenizer.bos_token or "")
 
     @torch.inference_mode()
-    def describe(self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int) -> list[str]:
+    def describe(self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int, min_p: float = 0.0) -> list[str]:
         """One raw text for each prompt, sampled with its seed. Empty where the model says nothing."""
         inputs = self.tokenizer([self.prompt(p) for p in prompts], return_tensors="pt", padding=True).to(self.model.device)
-        noise = LogitsProcessorList([GumbelNoise(seeds, temperature)])
+        noise = LogitsProcessorList([GumbelNoise(seeds, temperature, min_p)])
         out = self.model.generate(
             input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_processor=noise, do_sample=False, use_cache=True,
             max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, temperature=None, top_p=None, top_k=None,
@@ -143,6 +148,7 @@ class Sampling:
     temperature: float
     max_new_tokens: int
     batch_size: int
+    min_p: float = 0.0
 
 
 def collect(
@@ -182,7 +188,8 @@ def _attempts(
 ) -> list[tuple[str, float, float]]:
     prompts = [instruct(sampling, captions, seed_of(seed, "examples", i)) for i in numbers]
     seeds = [seed_of(seed, "text", i) for i in numbers]
-    raw = writer.describe(prompts, seeds, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens)
+    how = {"temperature": sampling.temperature, "min_p": sampling.min_p}
+    raw = writer.describe(prompts, seeds, max_new_tokens=sampling.max_new_tokens, **how)
     texts = [clean(t) for t in raw]
     likelihoods = writer.likelihoods(prompts, texts)
     return [(t, float(s), float(v)) for t, s, v in zip(texts, guard.similarity(texts), likelihoods, strict=True)]

@@ -6,27 +6,28 @@ from pathlib import Path
 import numpy as np
 
 from kka import alignment
-from kka.confusion import preference_pairs
+from kka.confusion import preference_pairs, surrogate
 from kka.errors import KkaError
-from kka.records import Anomaly, Pair
+from kka.records import Anomaly, Description, Pair, texts
 from pipelines._stage import Run
 from pipelines._texts import ask, figures, load_writer, prompts
 
 Curves = list[dict[str, float]]
 
 
-def preferences(run: Run, pool: Sequence[Anomaly], refused: Sequence[str]) -> list[Pair]:
-    """Pairs from this round's anomalies, the hard ones of earlier rounds, and the texts that the guard refused."""
+def preferences(run: Run, pool: Sequence[Anomaly], found: Sequence[Description]) -> list[Pair]:
+    """Pairs from this round's anomalies and fresh candidates; what the guard refused of either is rejected."""
     section = run.config.align
-    return preference_pairs(
-        [a for a in pool if a.round == run.round],
-        [a.text for a in pool if a.round != run.round and a.grade == "hard"],
-        refused,
-        refused_share=section.unreadable_share,
-        count=section.pairs,
-        rng=np.random.default_rng(run.seed("pairs")),
-        **section.model_dump(include={"chosen_share", "rejected_share", "validation_share"}),
-    )
+    rated = [a for a in pool if a.round == run.round]
+    wanted, scores = [a.text for a in rated], np.array([a.score for a in rated])
+    if section.candidates:
+        fresh = ask(run, load_writer(run), "candidates", count=section.candidates, attempts=section.candidates)
+        found = [*found, *fresh]
+        wanted += texts(fresh, "kept")
+        scores = surrogate(rated, wanted)
+    shares = section.model_dump(include={"chosen_share", "rejected_share", "refused_share", "validation_share"})
+    refused = [*texts(found, "unreadable"), *texts(found, "normal")]
+    return preference_pairs(wanted, scores, refused, count=section.pairs, rng=np.random.default_rng(run.seed("pairs")), **shares)
 
 
 def learn(run: Run, pairs: Sequence[Pair], folder: Path) -> tuple[dict[str, float], Curves]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 
 from tqdm import tqdm
 
@@ -60,7 +61,7 @@ def figures(found: Sequence[Description]) -> dict[str, float]:
 
 def _sampling(run: Run) -> Sampling:
     section = run.config.describe
-    return Sampling(section.instruction, section.examples, section.temperature, section.max_new_tokens, section.batch_size)
+    return Sampling(**section.model_dump(include={f.name for f in fields(Sampling)}))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import shutil
 
-from kka.records import Anomaly, Description, read_records, texts, write_json, write_records
+from kka.records import Anomaly, Description, read_records, write_json, write_records
 from pipelines._csv import DPO, write_csv
 from pipelines._preferences import learn, preferences
 from pipelines._stage import Run, stage
@@ -13,7 +13,7 @@ def main(run: Run) -> None:
     found = read_records(run.path("data", run.round, "descriptions.jsonl"), Description)
     with run.whole("data", run.round, "adapter") as folder:
         if run.config.align.enabled:
-            pairs = preferences(run, pool, [*texts(found, "unreadable"), *texts(found, "normal")])
+            pairs = preferences(run, pool, found)
             numbers, curves = learn(run, pairs, folder)
         else:
             pairs, numbers, curves = [], {}, []

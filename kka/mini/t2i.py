@@ -84,7 +84,7 @@ def latents(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
 def diffusion(vae: AutoencoderKL, steps: int, batch: int, images: int, seed: int, device: str, out: Path) -> dict[str, Any]:
     """Trains UNet and text encoder on the latents of `images` drawings, and saves the pipeline to `out`."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    rng, began, total = np.random.default_rng(seed), time.time(), 0.0
     rows = blossom.flowers(round(images * 1.12), None, rng)
     rows = rows[~blossom.withheld(rows)][:images]
     x = latents(vae, blossom.draw(rows, rng)) * vae.config.scaling_factor
@@ -96,7 +96,6 @@ def diffusion(vae: AutoencoderKL, steps: int, batch: int, images: int, seed: int
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.03, final_div_factor=20)
-    began, total = time.time(), 0.0
     for step, (i, ids) in enumerate(_batches(rows, tokenizer, batch, steps, rng)):
         loss = _v_loss(model, x[i], ids.to(device), device)
         _update(loss, model, optimizer, schedule)
@@ -105,8 +104,6 @@ def diffusion(vae: AutoencoderKL, steps: int, batch: int, images: int, seed: int
         if step % 100 == 99 or step == steps - 1:
             _say("diffusion", step, steps, torch.tensor(total / 100), began)
             total = 0.0
-        if step % 1000 == 999:
-            save(vae, average.module, tokenizer, out)
     save(vae, average.module, tokenizer, out)
     return {"steps": steps, "batch": batch, "images": images, "minutes": round((time.time() - began) / 60, 1)}
 

@@ -59,7 +59,8 @@ if __name__ == "__main__":
 
 READ = """
 import json, pathlib
-from pipelines.track import _open
+from pipelines.track import _open, main
+main()
 client, experiment = _open(pathlib.Path("mlruns").resolve())
 found = []
 for run in client.search_runs([experiment]):
@@ -125,7 +126,6 @@ class Project:
 
     def runs(self) -> list[dict[str, Any]]:
         """What MLflow holds after reconciliation: name, status, tags, params, inputs, artifacts, and by name each figure's steps."""
-        self.tool(sys.executable, "-m", "pipelines.track")
         return list(json.loads(self.tool(sys.executable, "-c", READ)))
 
 

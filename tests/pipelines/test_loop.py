@@ -1,0 +1,184 @@
+"""The whole loop on the built-in language model, small; and what stops it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kka import synthesizers
+from kka.errors import KkaError
+from kka.images import read_images
+from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
+from pipelines import align, describe, detect, synthesize
+from pipelines._stage import Run, make_run
+from pipelines.loop import run_loop
+from tests.pipelines.conftest import Drawn, tiny
+
+TWO = tiny(rounds={"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}, last="r2")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesizers, "create", lambda name, options: Drawn())
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A project after one round, and the names of what was logged. Not to be changed."""
+    root = tmp_path_factory.mktemp("loop")
+    logged: list[str] = []
+    run_loop(tiny(), root, lambda name, value, step: logged.append(name))
+    return root, logged
+
+
+@pytest.fixture
+def copy(finished: tuple[Path, list[str]], tmp_path: Path) -> Run:
+    """Round r1 of a copy of the finished project."""
+    shutil.copytree(finished[0], tmp_path / "copy")
+    return make_run(tiny(), tmp_path / "copy", ["r1"])
+
+
+def written(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_a_round_leaves_its_records_behind(finished: tuple[Path, list[str]]) -> None:
+    root, logged = finished
+    found = read_records(root / "data/r1/descriptions.jsonl", Description)
+    kept = [d for d in found if d.outcome == "kept"]
+    pool = read_records(root / "data/r1/pool.jsonl", Anomaly)
+    assert [a.text for a in pool] == [d.text for d in kept] and len(kept) == 24
+    assert len(read_images(root / "data/r1/anomalies")) == 24 and len(read_images(root / "data/r1/controls")) == 8
+    pairs = read_records(root / "data/r1/pairs.jsonl", Pair)
+    assert {p.part for p in pairs} <= {"train", "validation"} and pairs
+    figures = {s: read_json(root / f"metrics/r1/{s}.json") for s in ("describe", "synthesize", "assess", "detect", "align", "evaluate")}
+    assert figures["describe"]["kept"] == figures["synthesize"]["anomalies"] == figures["detect"]["pool"] == 24
+    assert figures["assess"]["hard"] + figures["assess"]["between"] + figures["assess"]["easy"] == 24
+    assert 0 < figures["assess"]["controls_auroc"] < 1 and 0 <= figures["align"]["readable"] <= 1
+    assert set(figures["evaluate"]["groups"]) == {f"distance {d}" for d in (1, 2, 3, 4)}
+    assert {"bce/loss", "align/loss"} <= set(logged)
+
+
+def test_the_report_shows_the_rounds(finished: tuple[Path, list[str]]) -> None:
+    root, _ = finished
+    text = (root / "report/report.md").read_text()
+    assert "| r0 " in text and "| r1 " in text and "![hard, easy and rejected anomalies](r1.png)" in text
+    assert (root / "report/r1.png").read_bytes().startswith(b"\x89PNG")
+    assert (root / "report/table.md").read_text() in text
+    assert (root / "plots/rounds.csv").read_text().splitlines()[1].startswith("r0,0,0.")
+
+
+def test_nothing_unfinished_is_left_and_no_path_or_date_stands_in_the_results(finished: tuple[Path, list[str]]) -> None:
+    root, _ = finished
+    assert [p for p in root.rglob("*.part")] == []
+    for name, content in written(root).items():
+        assert str(root).encode() not in content, name
+
+
+def test_a_finished_loop_is_not_run_again_and_a_round_more_is_that_round(copy: Run) -> None:
+    before = {p: p.stat().st_mtime_ns for p in copy.root.rglob("*") if p.is_file()}
+    run_loop(tiny(), copy.root)
+    assert before == {p: p.stat().st_mtime_ns for p in copy.root.rglob("*") if p.is_file()}
+    run_loop(TWO, copy.root, report=False)
+    assert all(p.stat().st_mtime_ns == t for p, t in before.items())
+    pool = read_records(copy.path("data", "r2", "pool.jsonl"), Anomaly)
+    assert [a.round for a in pool] == ["r1"] * 24 + ["r2"] * 24
+    assert len({a.text for a in pool}) == 48
+    assert read_json(copy.path("metrics", "r2", "detect.json"))["pool"] == 48
+
+
+def test_the_same_seed_gives_the_same_bytes(finished: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run_loop(tiny(), tmp_path)
+    assert written(tmp_path) == written(finished[0])
+
+
+def test_without_alignment_the_adapter_stays(copy: Run) -> None:
+    run = make_run(tiny(align__enabled=False), copy.root, ["r1"])
+    align.main(run)
+    name = "adapter_model.safetensors"
+    assert run.path("data", "r1", "adapter", name).read_bytes() == run.path("data", "r0", "adapter", name).read_bytes()
+    assert read_records(run.path("data", "r1", "pairs.jsonl"), Pair) == []
+    assert read_json(run.path("metrics", "r1", "align.json")) == {}
+
+
+def test_a_corrupt_adapter_is_refused(copy: Run) -> None:
+    weights = copy.path("data", "r0", "adapter", "adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(KkaError, match="data/r0/adapter: wanted a LoRA adapter"):
+        describe.main(copy)
+
+
+def test_no_description_that_the_guard_keeps_ends_the_round(copy: Run) -> None:
+    before = written(copy.root)
+    run = make_run(
+        tiny(describe__attempts=4, describe__guard={"normal_quantile": 0.0, "readable_quantile": 1.0, "readable_margin": 0.0}),
+        copy.root,
+        ["r1"],
+    )
+    with pytest.raises(KkaError, match="describe: round r1 wanted 24 descriptions, got none that the guard keeps .4 attempts, 0 kept"):
+        describe.main(run)
+    assert written(copy.root) == before
+
+
+def test_an_adapter_that_has_fallen_apart_ends_the_round(copy: Run) -> None:
+    before = written(copy.root)
+    run = make_run(tiny(align__learning_rate=0.5, align__health={"sample": 20, "readable": 1.0, "distinct": 1.0}), copy.root, ["r1"])
+    with pytest.raises(
+        KkaError,
+        match=r"align: the adapter of round r1 has fallen apart: \d+% of 20 descriptions are (readable|distinct), wanted at least 100%",
+    ):
+        align.main(run)
+    assert written(copy.root) == before
+
+
+def test_a_picture_that_was_exchanged_stops_the_detector(copy: Run) -> None:
+    path = copy.path("data", "r1", "pool.jsonl")
+    pool = read_records(path, Anomaly)
+    write_records(path, [*pool[1:], Anomaly(**(vars(pool[0]) | {"sha256": pool[1].sha256}))])
+    with pytest.raises(KkaError, match="data/r1/anomalies: picture 0 is not the one"):
+        detect.main(copy)
+
+
+def test_interrupted_synthesis_keeps_its_whole_shards(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that were written before a kill are not made again, and the result is the same."""
+    monkeypatch.setattr("kka.images.SHARD", 10)
+    made: list[int] = []
+
+    class Stops(Drawn):
+        def __init__(self, after: float) -> None:
+            self.after = after
+
+        def synthesize(self, texts: Any, seeds: Any) -> Any:
+            made.append(len(texts))
+            if len(made) > self.after:
+                raise KeyboardInterrupt
+            return super().synthesize(texts, seeds)
+
+    whole = read_images(copy.path("data", "r1", "anomalies"))
+    shutil.rmtree(copy.path("data", "r1", "anomalies"))
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(synthesizers, "create", lambda name, options: Stops(2))
+        synthesize.main(copy)
+    assert not copy.path("data", "r1", "anomalies").exists()
+    made.clear()
+    monkeypatch.setattr(synthesizers, "create", lambda name, options: Stops(np.inf))
+    synthesize.main(copy)
+    assert made == [4, 8]
+    assert np.array_equal(read_images(copy.path("data", "r1", "anomalies")), whole)
+    assert not list(copy.path("data", "r1").glob("*.part"))
+
+
+@pytest.mark.parametrize("grade", ["hard", "easy"])
+def test_a_one_sided_pool_writes_nothing(copy: Run, grade: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import _verdicts, assess
+
+    before = written(copy.root)
+    monkeypatch.setattr(_verdicts, "grade", lambda scores, calibration, **_: [grade] * len(scores))
+    with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies"):
+        assess.main(copy)
+    assert written(copy.root) == before
