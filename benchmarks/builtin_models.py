@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ def language_model(n: int = 500) -> dict[str, float]:
     texts = [t.strip() for t in texts]
     readable = [t for t in texts if blossom.parse(t) is not None]
     distances = [d for d in blossom.text_distances(readable) if d is not None]
-    return {"captions": n, "readable": len(readable) / n, "distinct": len(set(texts)) / n, "mean_distance": float(np.mean(distances)), "seconds": round(took, 1)}
+    shares = {"readable": len(readable) / n, "distinct": len(set(texts)) / n}
+    return {"captions": n, **shares, "mean_distance": round(float(np.mean(distances)), 3), "seconds": round(took, 1)}
 
 
 def text_to_image(n: int = 1000) -> dict[str, dict[str, float]]:
@@ -62,15 +64,19 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the figures into the model cards")
     write = parser.parse_args().write
     torch.set_flush_denormal(True)
-    measured = {"lm": language_model(), "t2i": {"autoencoder": autoencoder(), **text_to_image()}}
-    measured["features"] = measured["t2i"].pop("drawn")
+    pictures = text_to_image()
+    measured: dict[str, dict[str, Any]] = {
+        "lm": dict(language_model()),
+        "t2i": {"autoencoder": autoencoder(), "attributes": pictures["generated"]},
+        "features": {"attributes": pictures["drawn"]},
+    }
     print(json.dumps(measured, indent=2))
     if write:
         for name, figures in measured.items():
             _into_card(MINI / name / "README.md", figures)
 
 
-def _into_card(card: Path, figures: dict[str, object]) -> None:
+def _into_card(card: Path, figures: dict[str, Any]) -> None:
     head = card.read_text(encoding="utf-8").split("## Measured")[0]
     text = json.dumps(figures, indent=2)
     card.write_text(f"{head}## Measured\nBy `python benchmarks/builtin_models.py --write`:\n```json\n{text}\n```\n", encoding="utf-8")

@@ -24,6 +24,9 @@ from kka.records import Pair
 disable_progress_bars()
 
 
+_NAMES = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+
+
 class _Curves(TrainerCallback):  # type: ignore[misc]  # transformers is not typed for this
     """Passes the trainer's figures on, and keeps them."""
 
@@ -32,8 +35,7 @@ class _Curves(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         self.rows: list[dict[str, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        names = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
-        row = {name: float(value) for key, value in (logs or {}).items() if (name := names.get(key.removeprefix("eval_"))) and not key.startswith("eval_")}
+        row = {name: float(logs[key]) for key, name in _NAMES.items() if key in logs} if logs else {}
         if "loss" not in row:  # the end of training logs leftovers without one
             return
         self.rows.append({"step": float(state.global_step), **row})
@@ -67,13 +69,12 @@ def align(
     if not train:
         raise KkaError("align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share.")
     curves = _Curves(log)
-    for name, parameter in writer.model.named_parameters():
-        parameter.requires_grad_(".default." in name)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trl and accelerate warn about choices that are made on purpose here
         trainer = DPOTrainer(
-            model=writer.model, args=_arguments(scratch, steps, batch_size, learning_rate, beta, sft, seed), processing_class=writer.tokenizer,
-            train_dataset=Dataset.from_list(train), eval_dataset=Dataset.from_list(validation) if validation else None, callbacks=[curves],
+            model=writer.model, args=_arguments(scratch, steps, batch_size, learning_rate, beta, sft, seed),
+            processing_class=writer.tokenizer, train_dataset=Dataset.from_list(train),
+            eval_dataset=Dataset.from_list(validation) if validation else None, callbacks=[curves],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -97,6 +98,7 @@ def _arguments(scratch: str, steps: int, batch_size: int, learning_rate: float, 
         output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size,
         learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), beta=beta,
         loss_type=["sigmoid", "sft"] if sft else ["sigmoid"], loss_weights=[1.0, sft] if sft else None,
-        use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_steps=5, disable_tqdm=True,
-        seed=seed % 2**32, data_seed=seed % 2**32, max_length=None, log_level="error", eval_strategy="no",
+        use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, max_length=None,
+        seed=seed % 2**32, data_seed=seed % 2**32,
+        report_to="none", save_strategy="no", eval_strategy="no", logging_steps=5, disable_tqdm=True, log_level="error",
     )  # fmt: skip

@@ -34,7 +34,14 @@ class Guard:
 
     @classmethod
     def fit(
-        cls, train: Sequence[str], calibration: Sequence[str], likelihoods: Scores, *, normal_quantile: float, readable_quantile: float, readable_margin: float
+        cls,
+        train: Sequence[str],
+        calibration: Sequence[str],
+        likelihoods: Scores,
+        *,
+        normal_quantile: float,
+        readable_quantile: float,
+        readable_margin: float,
     ) -> "Guard":
         """Thresholds from normal captions alone: `likelihoods` are those of the calibration captions under the base model."""
         if not train or not calibration:
@@ -77,17 +84,17 @@ def hard_proportion(ordinal: int, *, start: float, end: float, rounds: int) -> f
 
 
 def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator) -> tuple[list[Anomaly], float]:
-    """The largest part of the pool that holds hard anomalies in `proportion`, and the proportion really reached.
+    """The anomalies to train on, at most `proportion` of the pool's number hard and at most the rest of it not, and the
+    proportion really reached.
 
-    The side that is too plentiful is thinned at random; nothing is repeated. Where one side is empty, all of the other is
-    taken, and the reached proportion (0 or 1) says so.
+    A side that is more plentiful is thinned at random; one that is scarcer stays so, for nothing is repeated or filled up.
+    Where one side is empty all of the other is taken.
     """
     hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
     rest = [i for i, a in enumerate(pool) if a.grade != "hard"]
     if hard and rest:
-        total = min(len(hard) / proportion if proportion else np.inf, len(rest) / (1 - proportion) if proportion < 1 else np.inf)
-        hard = _some(hard, round(proportion * total), rng)
-        rest = _some(rest, round((1 - proportion) * total), rng)
+        hard = _some(hard, round(proportion * len(pool)), rng)
+        rest = _some(rest, round((1 - proportion) * len(pool)), rng)
     chosen = sorted([*hard, *rest])
     return [pool[i] for i in chosen], len(hard) / max(1, len(chosen))
 
@@ -97,15 +104,21 @@ def _some(items: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
 
 
 def surrogate(rated: Sequence[Anomaly], texts: Sequence[str]) -> Scores:
-    """What the evaluator would say of pictures of `texts`, shape (n,): ridge regression from the words of the `rated`
-    descriptions to their scores.
+    """How high the evaluator would score pictures of `texts`, shape (n,), in deviations of a round's scores: ridge regression
+    from the words of the `rated` descriptions.
 
     One score is one noisy picture judged by one noisy detector. What descriptions with a word in common score on average is
-    known far better, and holds for descriptions that nobody has rendered.
+    known far better, and holds for descriptions that nobody has rendered. Scores are standardised within their round, for
+    each round had an evaluator of its own.
     """
+    scores = np.array([a.score for a in rated])
+    rounds = np.array([a.round for a in rated])
+    for name in set(rounds):
+        there = scores[rounds == name]
+        scores[rounds == name] = (there - there.mean()) / max(float(there.std()), 1e-9)
     model = make_pipeline(CountVectorizer(binary=True, token_pattern=r"\w+"), RidgeCV(np.logspace(-1, 3, 13)))
     try:
-        model.fit([a.text for a in rated], [a.score for a in rated])
+        model.fit([a.text for a in rated], scores)
     except ValueError as error:
         raise KkaError(f"align: the surrogate wants rated descriptions with words, got {len(rated)} ({error})") from None
     return np.asarray(model.predict(texts), dtype=np.float64)
@@ -134,15 +147,15 @@ def preference_pairs(
     low, high = round(chosen_share * len(ranked)), round(rejected_share * len(ranked))
     if not low or not high or low + high > len(ranked):
         raise KkaError(
-            f"align: preference pairs want chosen and rejected descriptions, got {len(ranked)} graded ones for shares {chosen_share} and {rejected_share}."
-            " Ask for more (describe.count) or lower the shares."
+            f"align: preference pairs want chosen and rejected descriptions, got {len(ranked)} graded ones for shares {chosen_share}"
+            f" and {rejected_share}. Ask for more (describe.count) or lower the shares."
         )
     chosen, easy = ranked[:low], ranked[-high:]
     bad = [t for t in dict.fromkeys(refused) if t and t not in set(ranked)]
-    sides = [_split(side, validation_share, rng) for side in (chosen, easy, bad)]
+    chosen_parts, easy_parts, bad_parts = (_split(side, validation_share, rng) for side in (chosen, easy, bad))
     n_validation = round(validation_share * count)
-    train = _pair_up(*(s[0] for s in sides), refused_share, count - n_validation, rng)
-    validation = _pair_up(*(s[1] for s in sides), refused_share, n_validation, rng)
+    train = _pair_up(chosen_parts[0], easy_parts[0], bad_parts[0], refused_share, count - n_validation, rng)
+    validation = _pair_up(chosen_parts[1], easy_parts[1], bad_parts[1], refused_share, n_validation, rng)
     return [*(Pair(c, r, "train") for c, r in train), *(Pair(c, r, "validation") for c, r in validation)]
 
 

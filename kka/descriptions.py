@@ -56,7 +56,7 @@ class Writer:
         """A Hugging Face model by id or path, with the LoRA adapter in `adapter`. Raises KkaError where either cannot be read."""
         base, tokenizer = _base(model)
         try:
-            wrapped = PeftModel.from_pretrained(base, adapter)
+            wrapped = PeftModel.from_pretrained(base, adapter, is_trainable=True)
         except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
             raise _broken(adapter, error) from None
         except Exception as error:  # safetensors raises its own class, which it does not export for a broken header
@@ -73,7 +73,9 @@ class Writer:
         return str(text).removeprefix(self.tokenizer.bos_token or "")
 
     @torch.inference_mode()
-    def describe(self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int, min_p: float = 0.0) -> list[str]:
+    def describe(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int, min_p: float = 0.0
+    ) -> list[str]:
         """One raw text for each prompt, sampled with its seed. Empty where the model says nothing."""
         inputs = self.tokenizer([self.prompt(p) for p in prompts], return_tensors="pt", padding=True).to(self.model.device)
         noise = LogitsProcessorList([GumbelNoise(seeds, temperature, min_p)])
@@ -124,7 +126,8 @@ def _base(model: str) -> tuple[Any, Any]:
 
 
 def _broken(adapter: Path, error: Exception) -> KkaError:
-    return KkaError(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}. Delete it and run the stage that writes it again.")
+    reason = " ".join(str(error).split())[:200]
+    return KkaError(f"{adapter}: wanted a LoRA adapter, got {reason}. Delete it and run the stage that writes it again.")
 
 
 def blank_adapter(model: str, folder: Path, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], seed: int) -> None:
@@ -136,7 +139,10 @@ def blank_adapter(model: str, folder: Path, *, r: int, alpha: int, dropout: floa
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Writes the adapter `default`, the same bytes each time: no model card, no absolute path of the base model."""
-    model.peft_config["default"].inference_mode = True
+    config = model.peft_config["default"]
+    config.inference_mode = True
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)  # peft keeps a set, whose order changes from process to process
     model.save_pretrained(folder, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
 

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -133,7 +132,7 @@ def write_records(path: Path, records: Iterable[Any]) -> None:
 
 def read_records(path: Path, kind: type[T]) -> list[T]:
     """Records of one kind. Raises KkaError with file, row and field for a row that does not fit."""
-    adapter = _adapter(kind)
+    adapter = TypeAdapter(kind)
     return [_row(adapter, path, i, line) for i, line in enumerate(_text(path).splitlines(), start=1)]
 
 
@@ -144,11 +143,6 @@ def _row(adapter: TypeAdapter[T], path: Path, row: int, line: str) -> T:
         first = error.errors()[0]
         field = ".".join(str(p) for p in first["loc"]) or "the row"
         raise KkaError(f"{path}, row {row}, {field}: {first['msg']}. Run the stage that writes it again.") from None
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
 
 
 def _text(path: Path) -> str:

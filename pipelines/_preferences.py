@@ -24,7 +24,7 @@ def preferences(run: Run, pool: Sequence[Anomaly], found: Sequence[Description])
         fresh = ask(run, load_writer(run), "candidates", count=section.candidates, attempts=section.candidates)
         found = [*found, *fresh]
         wanted += texts(fresh, "kept")
-        scores = surrogate(rated, wanted)
+        scores = surrogate(pool, wanted)
     shares = section.model_dump(include={"chosen_share", "rejected_share", "refused_share", "validation_share"})
     refused = [*texts(found, "unreadable"), *texts(found, "normal")]
     return preference_pairs(wanted, scores, refused, count=section.pairs, rng=np.random.default_rng(run.seed("pairs")), **shares)

@@ -9,19 +9,20 @@ from pipelines._stage import Run, stage
 
 
 def main(run: Run) -> None:
-    section, size = run.config.synthesize, run.config.prepare.image_size
+    section, prepare = run.config.synthesize, run.config.prepare
     earlier = [a.sha256 for a in read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)]
-    normal = read_split(run.path("data", "splits", "train")).captions
+    normal = read_split(run.path("data", "splits", "train"))
     drawn = np.random.default_rng(run.seed("controls")).integers(len(normal), size=section.controls)
     wanted = {
         "anomalies": texts(read_records(run.path("data", run.round, "descriptions.jsonl"), Description), "kept"),
-        "controls": [normal[i] for i in drawn],
+        "controls": [normal.captions[i] for i in drawn],
     }
-    synthesizer = synthesizers.create(section.synthesizer, section.options)
+    about = {"dataset": prepare.dataset, "dataset_options": prepare.options, "image_size": prepare.image_size}
+    synthesizer = synthesizers.create(section.synthesizer, section.options, **about, normals=normal.images)
     for name, lines in wanted.items():
         seeds = [run.seed("synthesize", name, i) for i in range(len(lines))]
         folder = run.path("data", run.round, name)
-        synthesizers.synthesize_shards(synthesizer, lines, seeds, folder, size, section.micro_batch, earlier=earlier)
+        synthesizers.synthesize_shards(synthesizer, lines, seeds, folder, prepare.image_size, section.micro_batch, earlier=earlier)
         write_json(folder / "captions.json", lines)
     write_json(run.path("metrics", run.round, "synthesize.json"), {name: len(lines) for name, lines in wanted.items()})
 

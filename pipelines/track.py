@@ -210,7 +210,9 @@ class Reader:
         with FileLock(self.home / "spool.lock"):
             for path in sorted((self.home / "spool").glob("*.jsonl")):
                 told = self.open.setdefault(path, Told(path))
-                self._record(told, told.more())
+                first = not told.head
+                if (messages := told.more()) or first or not told.alive:
+                    self._record(told, messages)
                 if not told.alive:
                     path.unlink()
             self.open = {p: t for p, t in self.open.items() if t.alive and p.exists()}

@@ -35,12 +35,18 @@ TEMPLATES = (
     "before {background}, a {centre} centre ringed by {count} {shape} {colour} petals, a {size} flower",
 )
 # A sentence begins in lower case and ends without a full stop, as in Oxford-102's captions.
-PATTERNS = tuple(
-    re.compile(re.sub(r"\\{(\w+)\\}", lambda m: f"(?P<{m[1]}>{'|'.join(ATTRIBUTES[m[1]])})", re.escape(t))) for t in TEMPLATES
-)
+PATTERNS = tuple(re.compile(re.sub(r"\\{(\w+)\\}", lambda m: f"(?P<{m[1]}>{'|'.join(ATTRIBUTES[m[1]])})", re.escape(t))) for t in TEMPLATES)
 
 _PETALS = np.array(
-    [[0.95, 0.85, 0.12], [0.95, 0.50, 0.08], [0.82, 0.10, 0.12], [0.96, 0.56, 0.74], [0.52, 0.18, 0.66], [0.20, 0.32, 0.88], [0.95, 0.95, 0.95]],
+    [
+        [0.95, 0.85, 0.12],
+        [0.95, 0.50, 0.08],
+        [0.82, 0.10, 0.12],
+        [0.96, 0.56, 0.74],
+        [0.52, 0.18, 0.66],
+        [0.20, 0.32, 0.88],
+        [0.95, 0.95, 0.95],
+    ],
     dtype=np.float32,
 )
 _CENTRES = np.array([[0.42, 0.24, 0.10], [0.35, 0.62, 0.18], [0.08, 0.07, 0.09], [0.98, 0.92, 0.70]], dtype=np.float32)
@@ -92,9 +98,9 @@ def withheld(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def captions(rows: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
     """One sentence a flower, its template drawn at random."""
-    names = list(ATTRIBUTES)
     chosen = rng.integers(len(TEMPLATES), size=len(rows))
-    return [TEMPLATES[t].format(**{k: ATTRIBUTES[k][v] for k, v in zip(names, row, strict=True)}) for t, row in zip(chosen, rows, strict=True)]
+    said = [{k: values[v] for (k, values), v in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
+    return [TEMPLATES[t].format(**words) for t, words in zip(chosen, said, strict=True)]
 
 
 def parse(text: str) -> tuple[int, ...] | None:
@@ -123,23 +129,24 @@ def _draw(rows: NDArray[np.int64], rng: np.random.Generator, size: int) -> NDArr
     def jitter(low: float, high: float, *shape: int) -> NDArray[np.float32]:
         return rng.uniform(low, high, (n, *shape)).astype(np.float32)
 
-    grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    dx = grid[None, None, :] - jitter(-0.04, 0.04, 1, 1)
-    dy = grid[None, :, None] - jitter(-0.04, 0.04, 1, 1)
+    grid = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
+    dx = grid[None, None, :] - jitter(-0.08, 0.08, 1, 1)
+    dy = grid[None, :, None] - jitter(-0.08, 0.08, 1, 1)
     r, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
-    radius = _RADII[rows[:, 4]][:, None, None] * jitter(0.94, 1.06, 1, 1)
+    radius = _RADII[rows[:, 4]][:, None, None] * jitter(0.9, 1.1, 1, 1)
     count = _COUNTS[rows[:, 2]][:, None, None]
     # u runs from 0 on a petal's axis to 1 half way to the next petal
     u = np.abs((count * (angle / np.pi + jitter(0, 2, 1, 1))) % 2 - 1)
-    edge = _outline(u, rows[:, 1]) * radius
-    cover = _step((edge - r) * size * 1.3)[..., None]
-    petal = _PETALS[rows[:, 0]][:, None, None, :] + jitter(-0.05, 0.05, 1, 1, 3)
-    shade = (0.72 + 0.28 * np.minimum(r / radius, 1)) * (1 - 0.22 * u**3) * jitter(0.92, 1.04, 1, 1)
-    centre = _CENTRES[rows[:, 3]][:, None, None, :] + jitter(-0.04, 0.04, 1, 1, 3)
-    middle = _step((radius * jitter(0.32, 0.38, 1, 1) - r) * size * 1.3)[..., None]
+    cover = _inside((_outline(u, rows[:, 1]) * radius - r) * size)
+    petal = _PETALS[rows[:, 0]][:, None, None, :] + jitter(-0.08, 0.08, 1, 1, 3)
+    shade = (0.72 + 0.28 * np.minimum(r / radius, 1)) * (1 - 0.22 * u**3)
+    centre = _CENTRES[rows[:, 3]][:, None, None, :] + jitter(-0.06, 0.06, 1, 1, 3)
+    middle = _inside((radius * jitter(0.27, 0.35, 1, 1) - r) * size)
     picture = _background(rows[:, 5], grid, jitter)
     picture = picture + cover * (petal * shade[..., None] - picture)
     picture = picture + middle * (centre - picture)
+    # the light: its strength, and a cast of its own on each colour channel
+    picture = picture * jitter(0.6, 1.2, 1, 1, 1) * jitter(0.88, 1.12, 1, 1, 3)
     return np.asarray((picture.clip(0, 1) * 255).round(), dtype=np.uint8)
 
 
@@ -150,11 +157,22 @@ def _outline(u: NDArray[np.float32], shape: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _background(kind: NDArray[np.int64], grid: NDArray[np.float32], jitter: Callable[..., NDArray[np.float32]]) -> NDArray[np.float32]:
-    """A jittered colour with a soft gradient in a random direction, shape (n, size, size, 3)."""
-    base = _BACKGROUNDS[kind][:, None, None, :] + jitter(-0.05, 0.05, 1, 1, 3)
-    slope = jitter(-0.12, 0.12, 1, 1) * grid[None, None, :] + jitter(-0.12, 0.12, 1, 1) * grid[None, :, None]
-    waves = 0.03 * np.sin(jitter(4, 9, 1, 1) * grid[None, None, :] + jitter(4, 9, 1, 1) * grid[None, :, None] + jitter(0, 6, 1, 1))
-    return np.asarray(base + (slope + waves)[..., None], dtype=np.float32)
+    """A jittered colour with a soft gradient in a random direction, and up to four discs out of focus in any colour, shape
+    (n, size, size, 3)."""
+    x, y = grid[None, None, :], grid[None, :, None]
+    slope = jitter(-0.12, 0.12, 1, 1) * x + jitter(-0.12, 0.12, 1, 1) * y
+    picture = _BACKGROUNDS[kind][:, None, None, :] + jitter(-0.12, 0.12, 1, 1, 3) + slope[..., None]
+    for _ in range(4):
+        there = jitter(0, 1, 1, 1, 1) < 0.7
+        distance = np.hypot(x - jitter(-0.5, 0.5, 1, 1), y - jitter(-0.5, 0.5, 1, 1))
+        disc = 0.8 * there * _inside((jitter(0.06, 0.2, 1, 1) - distance) * len(grid))
+        picture = picture + disc * (jitter(0, 1, 1, 1, 3) - picture)
+    return np.asarray(picture, dtype=np.float32)
+
+
+def _inside(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of a pixel a shape covers that reaches `pixels` beyond its middle, with soft edges; gains an axis for colour."""
+    return _step(pixels * 1.3)[..., None]
 
 
 def _step(x: NDArray[np.float32]) -> NDArray[np.float32]:

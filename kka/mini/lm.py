@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import trange
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -19,24 +20,25 @@ from kka.mini.tokens import writer_tokenizer
 PROMPT = "caption:"
 
 
-def train(out: Path, captions: Sequence[str], seed: int = 0, device: str = "cpu", *, steps: int = 2500, batch: int = 32, vocabulary: int = 2000) -> None:
-    """Trains on `captions` (with repeats: a caption that stands twice is twice as likely) and saves model and tokenizer to `out`."""
+def train(
+    out: Path, captions: Sequence[str], seed: int = 0, device: str = "cpu", *, steps: int = 2500, batch: int = 32, vocabulary: int = 2000
+) -> None:
+    """Trains on `captions` (a caption that stands twice is twice as likely) and saves model and tokenizer to `out`."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     texts = [f"{PROMPT} {' '.join(c.split())}" for c in captions]
     tokenizer = writer_tokenizer(texts, vocabulary)
     ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts).input_ids]
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=160, intermediate_size=432, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4,
-        max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )).to(device)  # fmt: skip
+    shape = {"hidden_size": 160, "intermediate_size": 432, "num_hidden_layers": 4, "num_attention_heads": 4}
+    marks = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, tie_word_embeddings=True, **shape, **marks)
+    model = LlamaForCausalLM(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.05)
     began, loss = time.time(), torch.zeros(())
     for _ in (bar := trange(steps, desc="language model", mininterval=5)):
         rows = [ids[i] for i in rng.integers(len(ids), size=batch)]
-        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
+        tokens = pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
         # padding stands to the right and attention is causal, so a mask would change nothing but the time
         labels = tokens.masked_fill(tokens == tokenizer.pad_token_id, -100)
         with torch.autocast(device, torch.bfloat16):

@@ -1,6 +1,6 @@
 """Recipe of the built-in text-to-image model: a small Stable Diffusion pipeline that draws blossom's flowers from captions.
 
-First an autoencoder (8 latent channels at an eighth of the pixels, almost no KL), then a UNet and a CLIP text encoder
+First an autoencoder (8 latent channels on an 8x8 grid, almost no KL), then a UNet and a CLIP text encoder
 together on its latents: v-prediction, 10% caption dropout for classifier-free guidance, an exponential moving average of the
 weights. A tenth of all species is withheld from training (`blossom.withheld`).
 """
@@ -62,8 +62,9 @@ def _settle_posterior(vae: AutoencoderKL) -> None:
     """Gives the posterior the deviation that the decoder was trained to forgive: it was never sampled from, so its own means
     nothing, and image-to-image samples from it."""
     head = vae.config.latent_channels
-    vae.quant_conv.weight[head:] = 0
-    vae.quant_conv.bias[head:] = 2 * math.log(NOISE)
+    last: Any = vae.quant_conv
+    last.weight[head:] = 0
+    last.bias[head:] = 2 * math.log(NOISE)
 
 
 @torch.no_grad()
@@ -89,10 +90,11 @@ def diffusion(vae: AutoencoderKL, steps: int, batch: int, images: int, seed: int
     rows = rows[~blossom.withheld(rows)][:images]
     x = latents(vae, blossom.draw(rows, rng)) * vae.config.scaling_factor
     tokenizer = clip_tokenizer(blossom.captions(blossom.flowers(5000, None, rng), rng), TOKENS)
-    model = nn.ModuleDict({"unet": unet(), "text": text_encoder(tokenizer)}).to(device)
+    draws, reads = unet(), text_encoder(tokenizer)
     # torch's fused attention is slow backwards on a CPU: written out it trains half as fast again
-    model["unet"].set_attn_processor(AttnProcessor())
-    model["text"].set_attn_implementation("eager")
+    draws.set_attn_processor(AttnProcessor())
+    reads.set_attn_implementation("eager")
+    model = nn.ModuleDict({"unet": draws, "text": reads}).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.03, final_div_factor=20)
@@ -136,7 +138,9 @@ def _v_loss(model: nn.ModuleDict, x: Tensor, ids: Tensor, device: str) -> Tensor
     return F.mse_loss(v.float(), noiser.get_velocity(x, noise, t))
 
 
-def _batches(rows: NDArray[np.int64], tokenizer: CLIPTokenizer, batch: int, steps: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    rows: NDArray[np.int64], tokenizer: CLIPTokenizer, batch: int, steps: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Indices into the images with token ids of fresh captions, one in ten of them empty."""
     for _ in range(steps):
         i = rng.integers(len(rows), size=batch)
@@ -158,7 +162,7 @@ def save(vae: AutoencoderKL, model: Any, tokenizer: CLIPTokenizer, out: Path) ->
     pipe.save_pretrained(out)
 
 
-def train(out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, vae_steps: int = 4000, steps: int = 5000) -> None:
+def train(out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, vae_steps: int = 3000, steps: int = 4000) -> None:
     """The whole recipe; an autoencoder that already stands in `out` is kept. `scale` shortens both trainings, for tests."""
     if (out / "vae" / "measured.json").exists():
         vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(device).eval()

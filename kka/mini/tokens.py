@@ -15,7 +15,8 @@ def clip_tokenizer(captions: Sequence[str], length: int) -> CLIPTokenizer:
     """A CLIP tokenizer (byte pairs with an end-of-word mark) whose merges cover the words of `captions`."""
     tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    words, bytes_ = pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=2000, special_tokens=[START, END], end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
@@ -37,9 +38,9 @@ def writer_tokenizer(captions: Sequence[str], vocabulary: int) -> PreTrainedToke
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[START, END, "<|pad|>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
-    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = [START, END, "<|pad|>"]
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(captions, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token="<|pad|>", padding_side="left")

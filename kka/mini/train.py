@@ -69,7 +69,8 @@ def read_captions(path: Path) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kka.mini.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m kka.mini.train", description=__doc__, formatter_class=plain)
     parser.add_argument("model", choices=["lm", "t2i", "features"])
     parser.add_argument("--out", type=Path, help="folder to write to; default: the built-in model's own")
     parser.add_argument("--captions", type=Path, help="lm: a caption corpus instead of blossom's captions")

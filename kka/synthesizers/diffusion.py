@@ -39,7 +39,8 @@ class Synthesizer:
             self._pipe: Any = door.from_pretrained(self.model, torch_dtype=torch.float32)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise KkaError(f"synthesize.options.model: wanted a text-to-image pipeline by Hugging Face id or path, got '{self.model}' ({reason})") from None
+            wanted = "synthesize.options.model: wanted a text-to-image pipeline by Hugging Face id or path"
+            raise KkaError(f"{wanted}, got '{self.model}' ({reason})") from None
         self._pipe.set_progress_bar_config(disable=True)
         self._pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,9 +1,12 @@
 """The confusion evaluator, on numbers small enough to be worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from kka.confusion import Guard, grade, hard_proportion, mixture, preference_pairs
+from kka.confusion import Guard, grade, hard_proportion, mixture, preference_pairs, surrogate
+from kka.datasets import blossom
 from kka.errors import KkaError
 from kka.records import Anomaly
 
@@ -45,14 +48,14 @@ class TestMixture:
     @pytest.mark.parametrize(
         ("hard", "easy", "wanted", "sizes"),
         [
-            (20, 80, 0.5, (20, 20)),  # hard ones are scarce: 20 / 0.5 = 40 in all
-            (80, 20, 0.5, (20, 20)),  # easy ones are scarce: 20 / 0.5 = 40 in all
+            (20, 80, 0.5, (20, 50)),  # of 100, at most 50 may be of either kind: hard ones stay scarce
+            (80, 20, 0.5, (50, 20)),
             (30, 70, 0.3, (30, 70)),  # just right: nothing is left out
             (50, 50, 0.0, (0, 50)),
             (50, 50, 1.0, (50, 0)),
         ],
     )
-    def test_the_scarcer_side_decides_and_the_proportion_is_met(self, hard, easy, wanted, sizes):
+    def test_each_side_is_thinned_to_its_share_and_nothing_is_repeated(self, hard, easy, wanted, sizes):
         chosen, reached = mixture(self.pool(hard, easy), wanted, np.random.default_rng(0))
         counts = sum(a.grade == "hard" for a in chosen), sum(a.grade != "hard" for a in chosen)
         assert counts == sizes and reached == pytest.approx(sizes[0] / sum(sizes))
@@ -69,20 +72,46 @@ class TestMixture:
         assert hard_proportion(1, start=0.3, end=0.6, rounds=1) == 0.3
 
 
+class TestSurrogate:
+    def test_it_learns_what_words_are_worth_and_rates_texts_that_nobody_has_rendered(self):
+        rng = np.random.default_rng(0)
+        rows = blossom.flowers(300, None, rng)
+        texts, distances = blossom.captions(rows, rng), blossom.distances(rows).astype(float)
+        noisy = distances + rng.normal(0, 1, 300)
+        rated = [anomaly(i, score, text=t) for i, (score, t) in enumerate(zip(noisy[:150], texts, strict=False))]
+        found = surrogate(rated, texts[150:])
+        # one noisy verdict agrees with the truth to about 0.65; words in common take most of the noise away
+        assert np.corrcoef(found, distances[150:])[0, 1] > 0.8 > np.corrcoef(noisy, distances)[0, 1]
+
+    def test_each_rounds_scores_count_in_their_own_deviations(self):
+        # the second evaluator scores a hundred times higher and the other way round in level, not in what the words are worth
+        first = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("blue", 2.0)] * 20)]
+        second = [replace(a, round="r2", score=500 + 100 * a.score) for a in first]
+        red, blue = surrogate([*first, *second], ["red", "blue"])
+        assert red == pytest.approx(-1, abs=0.1) and blue == pytest.approx(1, abs=0.1)
+
+    def test_texts_without_words_are_refused(self):
+        with pytest.raises(KkaError, match="the surrogate wants rated descriptions with words"):
+            surrogate([anomaly(0, 1.0, text="!"), anomaly(1, 2.0, text="?")], ["x"])
+
+
 class TestPairs:
-    def pairs(self, n=20, earlier=(), refused=("garbled garbled",), **options):
-        new = [anomaly(i, score=i) for i in range(n)]
+    def pairs(self, n=20, refused=("garbled garbled",), texts=None, **options):
+        texts = texts or [f"text number {i}" for i in range(n)]
         defaults = {"chosen_share": 0.2, "rejected_share": 0.5, "refused_share": 0.3, "count": 200, "validation_share": 0.2}
-        return preference_pairs(new, earlier, refused, **{**defaults, **options}, rng=np.random.default_rng(0))
+        return preference_pairs(texts, np.arange(len(texts), dtype=float), refused, **{**defaults, **options}, rng=np.random.default_rng(0))
 
     def test_chosen_score_low_and_rejected_score_high(self):
         for pair in self.pairs(refused=()):
             assert int(pair.chosen.split()[-1]) < 4 and int(pair.rejected.split()[-1]) >= 10
 
     def test_no_text_is_both_chosen_and_rejected(self):
-        pairs = self.pairs(earlier=["text number 19", "an old hard one"], refused=["text number 0", "bad"])
+        pairs = self.pairs(refused=["text number 0", "bad"])
         assert not {p.chosen for p in pairs} & {p.rejected for p in pairs}
-        assert "an old hard one" in {p.chosen for p in pairs}
+
+    def test_a_text_that_stands_twice_counts_once(self):
+        pairs = self.pairs(texts=["twice", "twice", *(f"text number {i}" for i in range(18))], validation_share=0.0)
+        assert {p.chosen for p in pairs} == {"twice", "text number 0", "text number 1", "text number 2"}
 
     def test_training_and_validation_share_no_text(self):
         pairs = self.pairs(n=60)
@@ -95,14 +124,17 @@ class TestPairs:
         pairs = self.pairs(refused=refused, count=1000)
         assert 0.25 < np.mean([p.rejected in refused for p in pairs]) < 0.35
 
+    def test_a_few_refused_texts_do_not_crowd_out_the_easy_ones(self):
+        pairs = self.pairs(n=40, refused=["bad"], count=1000, validation_share=0.0)  # 1 of 21 texts on the rejected side
+        assert np.mean([p.rejected == "bad" for p in pairs]) == pytest.approx(1 / 21, abs=0.02)
+
     def test_partners_are_alike_in_length(self):
         rng = np.random.default_rng(0)
-        new = [anomaly(i, i, text=" ".join(["w"] * int(rng.integers(3, 30))) + f" {i}") for i in range(200)]
-        options = {"chosen_share": 0.3, "rejected_share": 0.5, "refused_share": 0.0, "count": 500, "validation_share": 0.0}
-        pairs = preference_pairs(new, [], [], **options, rng=rng)
-        gap = np.mean([abs(len(p.chosen.split()) - len(p.rejected.split())) for p in pairs])
-        assert gap < 4  # partners drawn blindly would differ by a third of the range, 9 words
-        assert abs(np.mean([len(p.chosen.split()) - len(p.rejected.split()) for p in pairs])) < 1.5
+        texts = [" ".join(["w"] * int(rng.integers(3, 30))) + f" {i}" for i in range(200)]
+        pairs = self.pairs(texts=texts, chosen_share=0.3, refused_share=0.0, count=500, validation_share=0.0)
+        gaps = [len(p.chosen.split()) - len(p.rejected.split()) for p in pairs]
+        assert np.mean(np.abs(gaps)) < 4  # partners drawn blindly would differ by a third of the range, 9 words
+        assert abs(np.mean(gaps)) < 1.5
 
     def test_too_few_descriptions_are_refused_in_one_sentence(self):
         with pytest.raises(KkaError, match=r"preference pairs want .* got 2 graded ones"):

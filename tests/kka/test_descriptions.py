@@ -4,10 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from kka.confusion import Guard
 from kka.datasets import blossom
-from kka.descriptions import Sampling, Writer, blank_adapter, clean, collect, instruct, key
+from kka.descriptions import GumbelNoise, Sampling, Writer, blank_adapter, clean, collect, instruct, key
 from kka.errors import KkaError
 from kka.mini.lm import PROMPT
 
@@ -66,6 +67,14 @@ def test_sampling_follows_the_models_distribution(writer):
     assert counts.min() > 25 and counts.max() < 80  # 50 expected, deviation 6.5
 
 
+def test_min_p_takes_the_unlikely_tail_away_and_nothing_else(writer):
+    scores = torch.log(torch.tensor([[0.60, 0.35, 0.04, 0.01]]))
+    drawn = [int(GumbelNoise([seed], 1.0, min_p=0.1)(None, scores).argmax()) for seed in range(400)]
+    shares = np.bincount(drawn, minlength=4) / 400
+    assert shares[2:].sum() == 0  # below a tenth of 0.6
+    assert shares[0] == pytest.approx(0.60 / 0.95, abs=0.08)
+
+
 def test_likelihood_is_low_for_garbled_and_for_cut_off_texts(writer, normals):
     whole = normals[1][0]
     good, garbled, cut = writer.likelihoods([PROMPT] * 3, [whole, whole.replace("petals", "petals petals"), " ".join(whole.split()[:6])])
@@ -104,7 +113,12 @@ class TestCollect:
         assert len(self.run(writer, guard, normals, count=1000, attempts=23)) == 23
 
     def test_normal_and_garbled_texts_are_counted_and_not_kept(self, guard, normals, monkeypatch, writer):
-        said = [normals[0][0], "petals petals petals", "a small blue flower with five round petals and a black centre, in front of dark soil", ""]
+        said = [
+            normals[0][0],
+            "petals petals petals",
+            "a small blue flower with five round petals and a black centre, in front of dark soil",
+            "",
+        ]
         monkeypatch.setattr(Writer, "describe", lambda self, prompts, seeds, **_: said[: len(prompts)])
         found = self.run(writer, guard, normals, count=4, attempts=4)
         assert [d.outcome for d in found] == ["normal", "unreadable", "kept", "unreadable"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.pipelines.conftest import ROOT
+from tests.pipelines.conftest import ROOT, tiny
 
 # Each stage writes its outs from the contents of its deps that are data, and from its parameters: so they change as real ones do.
 STUB = """
@@ -76,22 +76,23 @@ print(json.dumps(found))
 
 
 class Project:
-    """A clone whose stages are stubs."""
+    """A clone, its stages stubs (and its models hollow) or the real ones with tiny numbers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, stubs: bool = True) -> None:
         self.folder = folder
         for name in ("kka", "pipelines", "presets"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
-        (folder / "kka" / "mini" / "t2i").mkdir(exist_ok=True)
-        (folder / "kka" / "mini" / "t2i" / "model_index.json").write_text("{}")
+            left_out = shutil.ignore_patterns("__pycache__", *(["*.safetensors"] if stubs else []))
+            shutil.copytree(ROOT / name, folder / name, ignore=left_out)
         shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
         for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
             shutil.copy(ROOT / name, folder)
-        for path in (folder / "pipelines").glob("[!_]*.py"):
+        for path in (folder / "pipelines").glob("[!_]*.py") if stubs else ():
             if path.stem not in ("track", "loop"):
                 path.write_text(f"NAME = {path.stem!r}\n{STUB}")
-        params = yaml.safe_load((ROOT / "presets" / "blossom.yaml").read_text())
-        (folder / "params.yaml").write_text(yaml.safe_dump(params | {"rounds": {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}, "last": "r2"}))
+        rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}
+        config = tiny(rounds=rounds, last="r2", align__beta=0.3) if stubs else tiny()
+        (folder / "params.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        self.params(describe__model="kka/mini/lm")
         self.tool("git", "init", "-q", "-b", "main")
         self.commit()
 
@@ -191,6 +192,17 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
     project.params(align__beta=0.3)
     assert project.repro() == []
     assert len(project.runs()) == 8
+
+
+@pytest.mark.slow
+def test_the_same_seed_in_two_clones_gives_the_same_lock(tmp_path: Path) -> None:
+    locks = []
+    for name in ("one", "two"):
+        clone = Project(tmp_path / name, stubs=False)
+        clone.repro()
+        locks.append((clone.folder / "dvc.lock").read_text())
+        check_runs(clone.runs(), ["r1"])
+    assert locks[0] == locks[1]
 
 
 @pytest.mark.slow

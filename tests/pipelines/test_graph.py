@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ def resolved(dep: str, params: Any) -> str:
     return re.sub(r"\$\{([a-z]+\.\w+)\}", value, dep)
 
 
-def module_files(path: str) -> Iterator[str]:
-    """The files of the project's modules that a file imports, wherever in it, and those that these import."""
+@cache
+def module_files(path: str) -> frozenset[str]:
+    """The files of the project's modules that a file imports, wherever in it."""
+    return frozenset(_module_files(path))
+
+
+def _module_files(path: str) -> Iterator[str]:
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -60,7 +66,7 @@ def closure(start: set[str]) -> set[str]:
     while waiting:
         path = waiting.pop()
         found.add(path)
-        waiting |= set(module_files(path)) - found - PLUMBING
+        waiting |= module_files(path) - found - PLUMBING
     return found
 
 

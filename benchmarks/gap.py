@@ -1,0 +1,118 @@
+"""The gap between generated and real pictures, and what closes it: `python benchmarks/gap.py [--seeds 3]`.
+
+For each seed, 200 descriptions of the unaligned language model are drawn (the upper bound) and generated. The default
+detector learns from either, with and without generated normals, degradation and guidance. Two figures tell how far apart
+generated and real are: AUROC at distance 1 on the validation and test anomalies of blossom, and the AUROC between fresh
+generated normals and real ones (0.5: they cannot be told apart). Writes benchmarks/results/gap.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kka import detectors
+from kka.datasets import blossom
+from kka.descriptions import Writer, blank_adapter
+from kka.metrics import auroc, separation
+from kka.mini.lm import PROMPT
+from kka.records import Splits, seed_of, write_json
+from kka.synthesizers.diffusion import Synthesizer
+
+RESULTS = Path(__file__).parent / "results" / "gap.json"
+MINI = Path(blossom.__file__).parent.parent / "mini"
+Images = NDArray[np.uint8]
+
+# how the anomalies are made, how the detector learns, and whether it is shown generated normals
+WAYS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "normals only": ("none", {}, False),
+    "drawn (upper bound)": ("drawn", {}, False),
+    "generated, nothing done": ("text", {"degrade": 0.0}, False),
+    "+ degradation": ("text", {}, False),
+    "+ generated normals": ("text", {"degrade": 0.0}, True),
+    "+ both (default)": ("text", {}, True),
+    "+ both, guidance 3": ("guidance 3", {}, True),
+    "+ both, image-to-image 0.8": ("image 0.8", {}, True),
+}
+
+
+def describe(n: int, seed: int) -> list[str]:
+    """`n` readable anomalies from the unaligned language model."""
+    with tempfile.TemporaryDirectory() as folder:
+        blank_adapter(str(MINI / "lm"), Path(folder), r=8, alpha=16, dropout=0.0, target_modules="all-linear", seed=0)
+        writer = Writer.load(str(MINI / "lm"), Path(folder))
+    seeds = [seed_of("gap", seed, i) for i in range(2 * n)]
+    texts = [t.strip() for t in writer.describe([PROMPT] * len(seeds), seeds, temperature=1.0, max_new_tokens=40)]
+    return [t for t, d in zip(texts, blossom.text_distances(texts), strict=True) if d][:n]
+
+
+def make(how: str, texts: list[str], normals: Images, seed: int) -> Images:
+    """Pictures of the texts: drawn, from text alone, or beginning at a normal picture."""
+    if how == "drawn":
+        rows = np.array([blossom.parse(t) for t in texts])
+        return blossom.draw(rows, np.random.default_rng(seed))
+    options: dict[str, Any] = {"guidance 3": {"guidance": 3.0}, "image 0.8": {"strength": 0.8, "normals": normals}}.get(how, {})
+    synthesizer = Synthesizer(str(MINI / "t2i"), **options)
+    seeds = [seed_of("gap", how, seed, i) for i in range(len(texts))]
+    return np.concatenate([synthesizer.synthesize(texts[i : i + 50], seeds[i : i + 50]) for i in range(0, len(texts), 50)])
+
+
+def run(seed: int) -> dict[str, dict[str, float]]:
+    splits, texts = blossom.load(seed), describe(200, seed)
+    pictures: dict[str, tuple[Images, Images]] = {}
+    found = {}
+    for way, (how, options, shown) in WAYS.items():
+        if how != "none" and how not in pictures:
+            normal = list(splits.train.captions[:128])
+            pictures[how] = make(how, texts, splits.train.images, seed), make(how, normal, splits.train.images, seed + 1)
+        anomalies, controls = pictures.get(how, (None, None))
+        detector = detectors.create("bce", seed_of("gap", "detector", seed), **options)
+        detector.fit(splits.train.images, anomalies, generated_normals=controls[:64] if shown and controls is not None else None)
+        found[way] = _figures(detector, splits, None if controls is None else controls[64:])
+        print(seed, way, found[way], flush=True)
+    return found
+
+
+def _figures(detector: detectors.Detector, splits: Splits, controls: Images | None) -> dict[str, float]:
+    near = np.array([g in ("normal", "distance 1") for g in splits.test.groups])
+    scores = detector.score(splits.test.images)
+    gap = {} if controls is None else {"controls": separation(detector.score(splits.calibration.images), detector.score(controls))}
+    return {"auroc": auroc(scores, splits.test.labels), "distance 1": auroc(scores[near], splits.test.labels[near]), **gap}
+
+
+def table(results: dict[str, Any]) -> str:
+    lines = ["| trained on | AUROC | AUROC at distance 1 | generated against real normals |", "|---|---|---|---|"]
+    for way in WAYS:
+        cells = []
+        for figure in ("auroc", "distance 1", "controls"):
+            values = [found[way][figure] for found in results.values() if figure in found[way]]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}" if values else "")
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for seed in range(arguments.seeds):
+        if str(seed) not in results:
+            results[str(seed)] = run(seed)
+            write_json(RESULTS, results)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
