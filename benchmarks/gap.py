@@ -2,8 +2,9 @@
 
 For each seed, 200 descriptions of the unaligned language model are drawn (the upper bound) and generated. The default
 detector learns from either, with and without generated normals, degradation and guidance. Two figures tell how far apart
-generated and real are: AUROC at distance 1 on the validation and test anomalies of blossom, and the AUROC between fresh
-generated normals and real ones (0.5: they cannot be told apart). Writes benchmarks/results/gap.json.
+generated and real are: AUROC at distance 1, and the AUROC between fresh generated normals and real ones (0.5: they cannot
+be told apart). Defaults are chosen by this table, so it is scored on drawings that no test split of the other benchmarks
+holds. Writes benchmarks/results/gap.json.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from kka.datasets import blossom
 from kka.descriptions import Writer, blank_adapter
 from kka.metrics import auroc, separation
 from kka.mini.lm import PROMPT
-from kka.records import Splits, seed_of, write_json
+from kka.records import Split, Splits, seed_of, write_json
 from kka.synthesizers.diffusion import Synthesizer
 
 RESULTS = Path(__file__).parent / "results" / "gap.json"
@@ -66,6 +67,7 @@ def make(how: str, texts: list[str], normals: Images, seed: int) -> Images:
 
 def run(seed: int) -> dict[str, dict[str, float]]:
     splits, texts = blossom.load(seed), describe(200, seed)
+    unseen = blossom.load(1000 + seed).test
     pictures: dict[str, tuple[Images, Images]] = {}
     found = {}
     for way, (how, options, shown) in WAYS.items():
@@ -75,16 +77,16 @@ def run(seed: int) -> dict[str, dict[str, float]]:
         anomalies, controls = pictures.get(how, (None, None))
         detector = detectors.create("bce", seed_of("gap", "detector", seed), **options)
         detector.fit(splits.train.images, anomalies, generated_normals=controls[:64] if shown and controls is not None else None)
-        found[way] = _figures(detector, splits, None if controls is None else controls[64:])
+        found[way] = _figures(detector, splits, unseen, None if controls is None else controls[64:])
         print(seed, way, found[way], flush=True)
     return found
 
 
-def _figures(detector: detectors.Detector, splits: Splits, controls: Images | None) -> dict[str, float]:
-    near = np.array([g in ("normal", "distance 1") for g in splits.test.groups])
-    scores = detector.score(splits.test.images)
+def _figures(detector: detectors.Detector, splits: Splits, unseen: Split, controls: Images | None) -> dict[str, float]:
+    near = np.array([g in ("normal", "distance 1") for g in unseen.groups])
+    scores = detector.score(unseen.images)
     gap = {} if controls is None else {"controls": separation(detector.score(splits.calibration.images), detector.score(controls))}
-    return {"auroc": auroc(scores, splits.test.labels), "distance 1": auroc(scores[near], splits.test.labels[near]), **gap}
+    return {"auroc": auroc(scores, unseen.labels), "distance 1": auroc(scores[near], unseen.labels[near]), **gap}
 
 
 def table(results: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Three variants on the same budget and seeds: `kka` (the defaults), `no_dpo` (the same rounds and images, the language model
 never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the table of the README with mean
-and deviation, and writes every figure to benchmarks/results/rounds.json. Resumable: what was finished in `--work` is kept.
+and deviation, and writes every figure to benchmarks/results/rounds. Resumable: what was finished in `--work` is kept.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from kka.records import write_json
 from pipelines.loop import run_loop
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "rounds.json"
+RESULTS = HERE / "results" / "rounds"  # a file a run, so that processes can share the work
 VARIANTS: dict[str, dict[str, Any]] = {
     "kka": {},
     "no_dpo": {"align": {"enabled": False}},
@@ -39,7 +39,7 @@ def variant(base: Config, name: str, seed: int) -> Config:
 def run(base: Config, name: str, seed: int, work: Path) -> dict[str, Any]:
     """All figures of one run, by round."""
     root = work / f"{name}-{seed}"
-    if name == "no_dpo" and not root.exists():
+    if name == "no_dpo" and not root.exists() and (work / f"kka-{seed}").exists():
         shutil.copytree(work / f"kka-{seed}", root)  # all up to the first alignment is the same, and is not done again
     config = variant(base, name, seed)
     run_loop(config, root, report=False)
@@ -94,9 +94,8 @@ def main() -> None:
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         for name in arguments.variants:
             found = run(base, name, seed, arguments.work)
-            results = (json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | {f"{name}-{seed}": found}
-            write_json(RESULTS, dict(sorted(results.items())))
-    print(table(json.loads(RESULTS.read_text())))
+            write_json(RESULTS / f"{name}-{seed}.json", found)
+    print(table({path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Synthesize(Section):
     """`options` go to the synthesizer; `controls` normal captions are rendered too, half of them to train with."""
 
     synthesizer: str = "diffusion"
-    controls: int = Field(96, ge=0)
+    controls: int = Field(128, ge=0)
     micro_batch: int = Field(32, ge=1)
     options: dict[str, Any] = {}
 

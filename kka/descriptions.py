@@ -117,6 +117,7 @@ def _base(model: str) -> tuple[Any, Any]:
         # torch's fused attention is slow backwards on a CPU
         attention = "sdpa" if torch.cuda.is_available() else "eager"
         base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention)
+        base.to("cuda" if torch.cuda.is_available() else "cpu")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise KkaError(f"describe.model: wanted a causal language model by Hugging Face id or path, got '{model}' ({reason})") from None

@@ -59,8 +59,8 @@ class Splits:
 
 @dataclass(frozen=True)
 class Description:
-    """One attempt of the language model. `similarity` is to the nearest normal caption (0 to 1); `likelihood` is the mean
-    log-probability per token under the language model without its adapter."""
+    """One attempt of the language model. `similarity` is to the nearest normal caption (0 to 1); `likelihood` is the
+    log-probability of its least likely token (nats) under the language model without its adapter."""
 
     id: str
     text: str

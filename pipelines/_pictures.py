@@ -46,24 +46,24 @@ def new_pictures(run: Run) -> tuple[list[Description], Images]:
 
 
 def training_controls(run: Run) -> Images | None:
-    """Generated normals to train with: the first half of every round's controls up to this one; None where there are none."""
-    halves = [images[: len(images) // 2] for name in run.config.lineage(run.round) if (images := _controls(run, name)) is not None]
-    return np.concatenate(halves) if sum(map(len, halves)) else None
+    """Generated normals to train with: the first half of this round's controls; None where there are none."""
+    images = _controls(run)
+    return None if images is None or len(images) < 2 else images[: len(images) // 2]
 
 
 def measuring_controls(run: Run) -> Images | None:
     """Generated normals that no detector trained on: the second half of this round's; None where there are none."""
-    images = _controls(run, run.round)
+    images = _controls(run)
     return None if images is None else images[len(images) // 2 :]
 
 
-def _controls(run: Run, name: str) -> Images | None:
-    folder = run.path("data", name, "controls")
+def _controls(run: Run) -> Images | None:
+    folder = run.path("data", run.round, "controls")
     captions = read_json(folder / "captions.json")
     if not captions:
         return None
     images = read_images(folder)
-    _same_number(folder, name, len(captions), len(images))
+    _same_number(folder, run.round, len(captions), len(images))
     return images
 
 

@@ -11,6 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 
 from kka.errors import KkaError
+from kka.records import sha256
 
 diffusers_logging.disable_progress_bar()
 diffusers_logging.set_verbosity_error()
@@ -30,8 +31,11 @@ class Synthesizer:
     negative_prompt: str | None = None
     strength: float | None = None
     normals: NDArray[np.uint8] | None = field(default=None, repr=False)
+    starts_from: str | None = field(default=None, init=False)  # the hash of the normals: pictures depend on them
 
     def __post_init__(self) -> None:
+        if self.strength is not None and self.normals is not None:
+            self.starts_from = sha256(self.normals)
         if self.strength is not None and not 0 < self.strength <= 1:
             raise KkaError(f"synthesize.options.strength: wanted a share above 0, at most 1, got {self.strength}")
         door = AutoPipelineForText2Image if self.strength is None else AutoPipelineForImage2Image
