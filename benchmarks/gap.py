@@ -59,8 +59,8 @@ def make(how: str, texts: list[str], normals: Images, seed: int) -> Images:
     if how == "drawn":
         rows = np.array([blossom.parse(t) for t in texts])
         return blossom.draw(rows, np.random.default_rng(seed))
-    options: dict[str, Any] = {"guidance 3": {"guidance": 3.0}, "image 0.8": {"strength": 0.8, "normals": normals}}.get(how, {})
-    synthesizer = Synthesizer(str(MINI / "t2i"), **options)
+    special: dict[str, dict[str, Any]] = {"guidance 3": {"guidance": 3.0}, "image 0.8": {"strength": 0.8, "normals": normals}}
+    synthesizer = Synthesizer(str(MINI / "t2i"), **special.get(how, {}))
     seeds = [seed_of("gap", how, seed, i) for i in range(len(texts))]
     return np.concatenate([synthesizer.synthesize(texts[i : i + 50], seeds[i : i + 50]) for i in range(0, len(texts), 50)])
 
