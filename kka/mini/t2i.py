@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,9 @@ def _batches(
 
 def save(vae: AutoencoderKL, model: Any, tokenizer: CLIPTokenizer, out: Path) -> None:
     """Writes the pipeline in half precision, as any Stable Diffusion pipeline stands on disk."""
-    copies = {"vae": AutoencoderKL.from_config(vae.config), "unet": unet(), "text": text_encoder(tokenizer)}
-    for name, source in {"vae": vae, "unet": model["unet"], "text": model["text"]}.items():
+    # a copy, not from_config: that forgets what was registered after construction, the scaling factor
+    copies: dict[str, Any] = {"vae": deepcopy(vae).cpu(), "unet": unet(), "text": text_encoder(tokenizer)}
+    for name, source in {"unet": model["unet"], "text": model["text"]}.items():
         copies[name].load_state_dict(source.state_dict())
     pipe = StableDiffusionPipeline(
         copies["vae"], copies["text"], tokenizer, copies["unet"], DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing"),
