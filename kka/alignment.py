@@ -100,5 +100,5 @@ def _arguments(scratch: str, steps: int, batch_size: int, learning_rate: float, 
         loss_type=["sigmoid", "sft"] if sft else ["sigmoid"], loss_weights=[1.0, sft] if sft else None,
         use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, max_length=None,
         seed=seed % 2**32, data_seed=seed % 2**32,
-        report_to="none", save_strategy="no", eval_strategy="no", logging_steps=5, disable_tqdm=True, log_level="error",
+        report_to="none", save_strategy="no", eval_strategy="no", logging_steps=min(5, steps), disable_tqdm=True, log_level="error",
     )  # fmt: skip
