@@ -72,8 +72,8 @@ class Assess(Section):
 class Schedule(Section):
     """The hard proportion of the training anomalies rises linearly from `start` in round one to `end` in round `rounds`."""
 
-    start: float = Field(0.3, ge=0, le=1)
-    end: float = Field(0.6, ge=0, le=1)
+    start: float = Field(0.1, ge=0, le=1)
+    end: float = Field(0.3, ge=0, le=1)
     rounds: int = Field(3, ge=1)
 
 
