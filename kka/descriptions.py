@@ -6,6 +6,7 @@ The text of an item depends on its own seed alone: the random part of sampling i
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from kka.records import Description, Outcome, seed_of
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+# peft asks transformers by an old name
+warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
 
 
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed for this
