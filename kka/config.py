@@ -2,14 +2,12 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kka.errors import KkaError
-
-Share = Field(ge=0, le=1)
 
 
 class Section(BaseModel):
@@ -207,6 +205,3 @@ def _keys(where: Any) -> list[str]:
         annotation = kind.model_fields[step].annotation if step in kind.model_fields else Round
         kind = Round if Round in get_args(annotation) else annotation
     return list(getattr(kind, "model_fields", {}))
-
-
-Stage = Literal["prepare", "baseline", "describe", "synthesize", "assess", "detect", "align", "evaluate", "report"]

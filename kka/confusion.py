@@ -151,7 +151,8 @@ def preference_pairs(
             f" and {rejected_share}. Ask for more (describe.count) or lower the shares."
         )
     chosen, easy = ranked[:low], ranked[-high:]
-    bad = [t for t in dict.fromkeys(refused) if t and t not in set(ranked)]
+    kept = set(ranked)
+    bad = [t for t in dict.fromkeys(refused) if t and t not in kept]
     chosen_parts, easy_parts, bad_parts = (_split(side, validation_share, rng) for side in (chosen, easy, bad))
     n_validation = round(validation_share * count)
     train = _pair_up(chosen_parts[0], easy_parts[0], bad_parts[0], refused_share, count - n_validation, rng)

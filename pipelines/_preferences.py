@@ -7,21 +7,22 @@ import numpy as np
 
 from kka import alignment
 from kka.confusion import preference_pairs, surrogate
+from kka.descriptions import Writer
 from kka.errors import KkaError
 from kka.records import Anomaly, Description, Pair, texts
 from pipelines._stage import Run
-from pipelines._texts import ask, figures, load_writer, prompts
+from pipelines._texts import ask, figures, prompts
 
 Curves = list[dict[str, float]]
 
 
-def preferences(run: Run, pool: Sequence[Anomaly], found: Sequence[Description]) -> list[Pair]:
+def preferences(run: Run, writer: Writer, pool: Sequence[Anomaly], found: Sequence[Description]) -> list[Pair]:
     """Pairs from this round's anomalies and fresh candidates; what the guard refused of either is rejected."""
     section = run.config.align
     rated = [a for a in pool if a.round == run.round]
     wanted, scores = [a.text for a in rated], np.array([a.score for a in rated])
     if section.candidates:
-        fresh = ask(run, load_writer(run), "candidates", count=section.candidates, attempts=section.candidates)
+        fresh = ask(run, writer, "candidates", count=section.candidates, attempts=section.candidates)
         found = [*found, *fresh]
         wanted += texts(fresh, "kept")
         scores = surrogate(pool, wanted)
@@ -30,9 +31,9 @@ def preferences(run: Run, pool: Sequence[Anomaly], found: Sequence[Description])
     return preference_pairs(wanted, scores, refused, count=section.pairs, rng=np.random.default_rng(run.seed("pairs")), **shares)
 
 
-def learn(run: Run, pairs: Sequence[Pair], folder: Path) -> tuple[dict[str, float], Curves]:
+def learn(run: Run, writer: Writer, pairs: Sequence[Pair], folder: Path) -> tuple[dict[str, float], Curves]:
     """Writes the adapter that learnt from the pairs to `folder`. Raises KkaError where it no longer writes as it should."""
-    section, writer = run.config.align, load_writer(run)
+    section = run.config.align
     how = section.model_dump(include={"steps", "batch_size", "learning_rate", "beta", "sft"})
     asked = prompts(run, "pairs", len(pairs))
     numbers, curves = alignment.align(writer, pairs, asked, folder, **how, seed=run.seed("align"), log=run.log)

@@ -6,6 +6,7 @@ from kka.records import Anomaly, Description, read_records, write_json, write_re
 from pipelines._csv import DPO, write_csv
 from pipelines._preferences import learn, preferences
 from pipelines._stage import Run, stage
+from pipelines._texts import load_writer
 
 
 def main(run: Run) -> None:
@@ -13,8 +14,9 @@ def main(run: Run) -> None:
     found = read_records(run.path("data", run.round, "descriptions.jsonl"), Description)
     with run.whole("data", run.round, "adapter") as folder:
         if run.config.align.enabled:
-            pairs = preferences(run, pool, found)
-            numbers, curves = learn(run, pairs, folder)
+            writer = load_writer(run)
+            pairs = preferences(run, writer, pool, found)
+            numbers, curves = learn(run, writer, pairs, folder)
         else:
             pairs, numbers, curves = [], {}, []
             shutil.copytree(run.path("data", run.previous, "adapter"), folder, dirs_exist_ok=True)

@@ -174,7 +174,6 @@ def train(out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, 
         vae.save_pretrained(out / "vae")
         (out / "vae" / "measured.json").write_text(json.dumps(measured) + "\n")
     run = diffusion(vae, round(steps * scale), 64, round(40_000 * min(1, scale)), seed, device, out)
-    (out / "vae" / "measured.json").write_text(json.dumps(measured) + "\n")
     (out / "measured.json").write_text(json.dumps({"seed": seed, "autoencoder": measured, "diffusion": run}, indent=2) + "\n")
 
 
