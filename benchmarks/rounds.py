@@ -38,9 +38,9 @@ def variant(base: Config, name: str, seed: int) -> Config:
 
 def run(base: Config, name: str, seed: int, work: Path) -> dict[str, Any]:
     """All figures of one run, by round."""
-    root = work / f"{name}-{seed}"
-    if name == "no_dpo" and not root.exists() and (work / f"kka-{seed}").exists():
-        shutil.copytree(work / f"kka-{seed}", root)  # all up to the first alignment is the same, and is not done again
+    root, first = work / f"{name}-{seed}", work / f"{next(iter(VARIANTS))}-{seed}"
+    if not root.exists() and first.exists():
+        shutil.copytree(first, root)  # what is the same there, as the first round's pictures are, is not done again
     config = variant(base, name, seed)
     run_loop(config, root, report=False)
     rounds = ["r0", *config.lineage(config.last)]

@@ -4,15 +4,17 @@ Scores become grades (hard, between, easy), grades become the training mixture a
 before all of it: a description that says the normal class, or nothing, never becomes an anomaly.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
 
 from kka.errors import KkaError
 from kka.records import Anomaly, Grade, Pair
@@ -103,25 +105,38 @@ def _some(items: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
     return [items[i] for i in rng.permutation(len(items))[:n]]
 
 
-def surrogate(rated: Sequence[Anomaly], texts: Sequence[str]) -> Scores:
+def surrogate(rated: Sequence[Anomaly], texts: Sequence[str], similarity: Callable[[Sequence[str]], Scores]) -> Scores:
     """How high the evaluator would score pictures of `texts`, shape (n,), in deviations of a round's scores: ridge regression
-    from the words of the `rated` descriptions.
+    from the words of the `rated` descriptions (there or not) and their `similarity` to normal captions (`Guard.similarity`).
 
     One score is one noisy picture judged by one noisy detector. What descriptions with a word in common score on average is
-    known far better, and holds for descriptions that nobody has rendered. Scores are standardised within their round, for
-    each round had an evaluator of its own.
+    known far better, and holds for descriptions that nobody has rendered. Words alone add up; the similarity tells how many
+    of them differ at once, which is what takes a picture over the boundary.
     """
-    scores = np.array([a.score for a in rated])
-    rounds = np.array([a.round for a in rated])
-    for name in set(rounds):
-        there = scores[rounds == name]
-        scores[rounds == name] = (there - there.mean()) / max(float(there.std()), 1e-9)
-    model = make_pipeline(CountVectorizer(binary=True, token_pattern=r"\w+"), RidgeCV(np.logspace(-1, 3, 13)))
+    said, words = [a.text for a in rated], CountVectorizer(binary=True, token_pattern=r"\w+")
     try:
-        model.fit([a.text for a in rated], scores)
+        words.fit(said)
     except ValueError as error:
         raise KkaError(f"align: the surrogate wants rated descriptions with words, got {len(rated)} ({error})") from None
-    return np.asarray(model.predict(texts), dtype=np.float64)
+    near = similarity(said)
+
+    def features(texts: Sequence[str], likeness: Scores) -> Any:
+        # twice the weight of a word: the penalty shall not fall on the one column that is there for every text
+        column = 2 * (likeness - near.mean()) / max(float(near.std()), 1e-9)
+        return hstack([words.transform(texts), csr_matrix(column[:, None])])
+
+    model = RidgeCV(np.logspace(-1, 3, 13)).fit(features(said, near), _within_rounds(rated))
+    return np.asarray(model.predict(features(texts, similarity(texts))), dtype=np.float64)
+
+
+def _within_rounds(rated: Sequence[Anomaly]) -> Scores:
+    """Scores in deviations of their round's, for each round had an evaluator of its own. The upper half of a round counts as
+    its median: how far beyond the boundary a picture lies says nothing about which are near it, and the noise is largest there."""
+    scores, rounds = np.array([a.score for a in rated]), np.array([a.round for a in rated])
+    for name in set(rounds):
+        there = np.minimum(scores[rounds == name], np.median(scores[rounds == name]))
+        scores[rounds == name] = (there - there.mean()) / max(float(there.std()), 1e-9)
+    return scores
 
 
 def preference_pairs(
@@ -141,7 +156,8 @@ def preference_pairs(
     Chosen: the `chosen_share` that scores lowest. Rejected: the `rejected_share` that scores highest, and for
     `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal class), which holds the model
     back from both ways of scoring low. A text is chosen or rejected, never both; texts of validation pairs stand in no
-    training pair; partners are alike in length, so that length is no cue.
+    training pair; partners are alike in words, so that neither length nor manner is a cue, and what is left to learn from is
+    what makes the one harder than the other.
     """
     ranked = list(dict.fromkeys(texts[i] for i in np.argsort(scores, kind="stable")))
     low, high = round(chosen_share * len(ranked)), round(rejected_share * len(ranked))
@@ -169,7 +185,7 @@ def _split(texts: Sequence[str], share: float, rng: np.random.Generator) -> tupl
 def _pair_up(
     chosen: Sequence[str], easy: Sequence[str], bad: Sequence[str], bad_share: float, count: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """`count` pairs, chosen texts in turn; of four candidates the partner nearest in words is taken."""
+    """`count` pairs, chosen texts in turn; of 16 candidates the partner that shares most words and word pairs is taken."""
     if not chosen or not easy:
         return []
     # a few refused texts, repeated, would be all that the model learns from: none counts for more than an easy one
@@ -178,6 +194,12 @@ def _pair_up(
     for i in range(count):
         mine = chosen[i % len(chosen)]
         side = bad if bad and rng.random() < bad_share else easy
-        candidates = [side[k] for k in rng.integers(len(side), size=4)]
-        pairs.append((mine, min(candidates, key=lambda t: abs(len(t.split()) - len(mine.split())))))
+        candidates = [side[k] for k in rng.integers(len(side), size=16)]
+        pairs.append((mine, max(candidates, key=lambda t: _overlap(mine, t))))
     return pairs
+
+
+def _overlap(one: str, other: str) -> float:
+    """The share of words and word pairs that two texts have in common, each as often as it is there, 0 to 1 (Jaccard)."""
+    a, b = (Counter([*(w := t.split()), *pairwise(w)]) for t in (one, other))
+    return (a & b).total() / (a | b).total()

@@ -46,24 +46,24 @@ def new_pictures(run: Run) -> tuple[list[Description], Images]:
 
 
 def training_controls(run: Run) -> Images | None:
-    """Generated normals to train with: the first half of this round's controls; None where there are none."""
-    images = _controls(run)
-    return None if images is None or len(images) < 2 else images[: len(images) // 2]
+    """Generated normals to train with: the first half of the controls of this round and those before it; None where there are none."""
+    found = [images[: len(images) // 2] for name in run.config.lineage(run.round) if (images := _controls(run, name)) is not None]
+    return np.concatenate(found) if found else None
 
 
 def measuring_controls(run: Run) -> Images | None:
     """Generated normals that no detector trained on: the second half of this round's; None where there are none."""
-    images = _controls(run)
+    images = _controls(run, run.round)
     return None if images is None else images[len(images) // 2 :]
 
 
-def _controls(run: Run) -> Images | None:
-    folder = run.path("data", run.round, "controls")
+def _controls(run: Run, name: str) -> Images | None:
+    folder = run.path("data", name, "controls")
     captions = read_json(folder / "captions.json")
     if not captions:
         return None
     images = read_images(folder)
-    _same_number(folder, run.round, len(captions), len(images))
+    _same_number(folder, name, len(captions), len(images))
     return images
 
 

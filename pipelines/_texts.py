@@ -37,9 +37,11 @@ def fit_guard(run: Run, writer: Writer) -> Guard:
     return Guard.fit(captions(run, "train"), held_out, likelihoods, **run.config.describe.guard.model_dump())
 
 
-def ask(run: Run, writer: Writer, purpose: str, *, count: int, attempts: int, earlier: Sequence[str] = ()) -> list[Description]:
+def ask(
+    run: Run, writer: Writer, guard: Guard, purpose: str, *, count: int, attempts: int, earlier: Sequence[str] = ()
+) -> list[Description]:
     """Attempts until `count` are kept or `attempts` are spent, with a progress bar."""
-    guard, examples = fit_guard(run, writer), captions(run, "train")
+    examples = captions(run, "train")
     with _progress(count, f"{purpose} {run.round}") as show:
         return collect(
             writer, guard, _sampling(run), examples,

@@ -6,7 +6,7 @@ from kka.records import Anomaly, Description, read_records, write_json, write_re
 from pipelines._csv import DPO, write_csv
 from pipelines._preferences import learn, preferences
 from pipelines._stage import Run, stage
-from pipelines._texts import load_writer
+from pipelines._texts import fit_guard, load_writer
 
 
 def main(run: Run) -> None:
@@ -15,8 +15,9 @@ def main(run: Run) -> None:
     with run.whole("data", run.round, "adapter") as folder:
         if run.config.align.enabled:
             writer = load_writer(run)
-            pairs = preferences(run, writer, pool, found)
-            numbers, curves = learn(run, writer, pairs, folder)
+            guard = fit_guard(run, writer)
+            pairs = preferences(run, writer, guard, pool, found)
+            numbers, curves = learn(run, writer, guard, pairs, folder)
         else:
             pairs, numbers, curves = [], {}, []
             shutil.copytree(run.path("data", run.previous, "adapter"), folder, dirs_exist_ok=True)

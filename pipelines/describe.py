@@ -4,14 +4,15 @@ from kka import registry
 from kka.errors import KkaError
 from kka.records import Anomaly, read_records, texts, write_json, write_records
 from pipelines._stage import Run, stage
-from pipelines._texts import ask, figures, load_writer
+from pipelines._texts import ask, figures, fit_guard, load_writer
 
 
 def main(run: Run) -> None:
     section = run.config.describe
     pool = read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)
     earlier = [a.text for a in pool]
-    found = ask(run, load_writer(run), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
+    writer = load_writer(run)
+    found = ask(run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
     kept = texts(found, "kept")
     if not kept:
         raise KkaError(

@@ -37,9 +37,9 @@ class Detector:
     width: int = 16
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
-    cutpaste_share: float = 0.25
+    cutpaste_share: float = 0.1
     generated_share: float = 0.3
-    degrade: float = 0.5
+    degrade: float = 0.0
 
     def __post_init__(self) -> None:
         _state.check_options(_NAME, self)

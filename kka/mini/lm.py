@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import trange
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from kka.mini.precision import autocast
 from kka.mini.tokens import writer_tokenizer
 
 PROMPT = "caption:"
@@ -41,7 +42,7 @@ def train(
         tokens = pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
         # padding stands to the right and attention is causal, so a mask would change nothing but the time
         labels = tokens.masked_fill(tokens == tokenizer.pad_token_id, -100)
-        with torch.autocast(device, torch.bfloat16):
+        with autocast(device):
             loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

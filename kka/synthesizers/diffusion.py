@@ -26,8 +26,8 @@ class Synthesizer:
     """
 
     model: str = "kka/mini/t2i"
-    steps: int = 12
-    guidance: float = 2.0
+    steps: int = 8
+    guidance: float = 3.0
     negative_prompt: str | None = None
     strength: float | None = None
     normals: NDArray[np.uint8] | None = field(default=None, repr=False)

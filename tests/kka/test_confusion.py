@@ -23,6 +23,10 @@ def guard(calibration=CAPTIONS, likelihoods=(-2.0, -3.0), **options) -> Guard:
     return Guard.fit(CAPTIONS, calibration, np.array(likelihoods), **{**defaults, **options})
 
 
+def nothing_alike(texts):
+    return np.zeros(len(texts))
+
+
 class TestGrade:
     def test_hard_lies_inside_the_quantile_of_the_calibration_normals(self):
         calibration = np.arange(1, 101, dtype=float)  # its 0.95-quantile is 95.05
@@ -79,7 +83,7 @@ class TestSurrogate:
         texts, distances = blossom.captions(rows, rng), blossom.distances(rows).astype(float)
         noisy = distances + rng.normal(0, 1, 300)
         rated = [anomaly(i, score, text=t) for i, (score, t) in enumerate(zip(noisy[:150], texts, strict=False))]
-        found = surrogate(rated, texts[150:])
+        found = surrogate(rated, texts[150:], guard(calibration=texts[:9]).similarity)
         # one noisy verdict agrees with the truth to about 0.65; words in common take most of the noise away
         assert np.corrcoef(found, distances[150:])[0, 1] > 0.8 > np.corrcoef(noisy, distances)[0, 1]
 
@@ -87,12 +91,23 @@ class TestSurrogate:
         # the second evaluator scores a hundred times higher and the other way round in level, not in what the words are worth
         first = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("blue", 2.0)] * 20)]
         second = [replace(a, round="r2", score=500 + 100 * a.score) for a in first]
-        red, blue = surrogate([*first, *second], ["red", "blue"])
+        red, blue = surrogate([*first, *second], ["red", "blue"], nothing_alike)
         assert red == pytest.approx(-1, abs=0.1) and blue == pytest.approx(1, abs=0.1)
+
+    def test_how_far_beyond_the_median_a_picture_scores_counts_for_nothing(self):
+        rated = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("red", 1.0), ("blue", 3.0), ("blue", 3.0)] * 9)]
+        far = [replace(a, score=a.score * (50 if a.text == "blue" else 1)) for a in rated]
+        assert surrogate(far, ["red", "blue"], nothing_alike) == pytest.approx(surrogate(rated, ["red", "blue"], nothing_alike))
+
+    def test_what_nears_a_text_to_normal_captions_is_learnt_from_the_scores_and_holds_for_words_never_rated(self):
+        likeness = {f"w{i}": i / 40 for i in range(40)}
+        rated = [anomaly(i, -10 * likeness[t], text=t) for i, t in enumerate(likeness)]
+        near, far = surrogate(rated, ["new", "other"], lambda texts: np.array([likeness.get(t, float(t == "new")) for t in texts]))
+        assert near < far - 1
 
     def test_texts_without_words_are_refused(self):
         with pytest.raises(KkaError, match="the surrogate wants rated descriptions with words"):
-            surrogate([anomaly(0, 1.0, text="!"), anomaly(1, 2.0, text="?")], ["x"])
+            surrogate([anomaly(0, 1.0, text="!"), anomaly(1, 2.0, text="?")], ["x"], nothing_alike)
 
 
 class TestPairs:
@@ -127,6 +142,12 @@ class TestPairs:
     def test_a_few_refused_texts_do_not_crowd_out_the_easy_ones(self):
         pairs = self.pairs(n=40, refused=["bad"], count=1000, validation_share=0.0)  # 1 of 21 texts on the rejected side
         assert np.mean([p.rejected == "bad" for p in pairs]) == pytest.approx(1 / 21, abs=0.02)
+
+    def test_partners_share_as_many_words_as_can_be(self):
+        texts = [f"{word} {manner} {i}" for i, (word, manner) in enumerate([("near", "loud song"), ("near", "low tune")] * 5)]
+        texts += [f"far {manner} {i}" for i, manner in enumerate(["loud song", "low tune"] * 20)]
+        pairs = self.pairs(texts=texts, refused=(), validation_share=0.0, count=300)
+        assert np.mean([p.chosen.split()[1] == p.rejected.split()[1] for p in pairs]) > 0.95
 
     def test_partners_are_alike_in_length(self):
         rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Records and pictures belong together, or the stage stops."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from kka.errors import KkaError
 from kka.images import shard_path, write_images
 from kka.records import Anomaly, Description, sha256, write_json, write_records
 from pipelines._pictures import measuring_controls, new_pictures, pictures, training_controls
-from pipelines._stage import Run
+from pipelines._stage import Run, make_run
+from tests.pipelines.conftest import tiny
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)  # more than one shard
 
@@ -62,6 +64,15 @@ def test_controls_are_halved_into_those_to_train_with_and_those_to_measure(run: 
     trained, measured = training_controls(run), measuring_controls(run)
     assert trained is not None and np.array_equal(trained, IMAGES[[0, 1]])
     assert measured is not None and np.array_equal(measured, IMAGES[[2, 3, 4]])
+
+
+def test_controls_of_earlier_rounds_are_trained_on_too_but_never_measured(tmp_path: Path) -> None:
+    run = make_run(tiny(rounds={"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}, last="r2"), tmp_path, ["r2"])
+    store(run, "r1", "controls", 4)
+    store(run, "r2", "controls", 6)
+    trained, measured = training_controls(run), measuring_controls(run)
+    assert trained is not None and np.array_equal(trained, IMAGES[[0, 1, 0, 1, 2]])
+    assert measured is not None and np.array_equal(measured, IMAGES[[3, 4, 5]])
 
 
 def test_no_controls_are_no_controls(run: Run) -> None:
