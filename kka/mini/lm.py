@@ -32,10 +32,13 @@ def train(
     ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts).input_ids]
     shape = {"hidden_size": 160, "intermediate_size": 432, "num_hidden_layers": 4, "num_attention_heads": 4}
     marks = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, tie_word_embeddings=True, **shape, **marks)
+    # embeddings as large as what the layers add to them: with Llama's usual 0.02 the hidden states of so narrow a model grow to
+    # hundreds of times their size, and no adapter of its layers moves it any more
+    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 256, "initializer_range": 0.08}
+    config = LlamaConfig(**size, tie_word_embeddings=True, **shape, **marks)
     model = LlamaForCausalLM(config).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.05)
     began, loss = time.time(), torch.zeros(())
     for _ in (bar := trange(steps, desc="language model", mininterval=5)):
         rows = [ids[i] for i in rng.integers(len(ids), size=batch)]
