@@ -55,7 +55,7 @@ def text_to_image(n: int = 1000) -> dict[str, dict[str, float]]:
 
 
 def autoencoder() -> dict[str, float]:
-    vae = AutoencoderKL.from_pretrained(MINI / "t2i" / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(MINI / "t2i" / "vae", dtype=torch.float32).eval()
     return {"psnr": round(t2i.psnr(vae, seed_of("gate", "vae") % 2**32), 2)}
 
 

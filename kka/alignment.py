@@ -88,6 +88,19 @@ def align(
     return result | ({"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}), curves.rows
 
 
+def weights(writer: Writer) -> dict[str, torch.Tensor]:
+    """A copy of the adapter's weights."""
+    return {name: p.detach().clone() for name, p in writer.model.named_parameters() if ".default." in name}
+
+
+@torch.no_grad()
+def set_between(writer: Writer, start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], share: float) -> None:
+    """Sets the adapter to the place that lies `share` of the way from `start` to `end`."""
+    for name, p in writer.model.named_parameters():
+        if name in start:
+            p.copy_(torch.lerp(start[name], end[name], share))
+
+
 def _row(writer: Writer, prompt: str, pair: Pair) -> dict[str, str]:
     # a leading space: the texts follow the prompt as they do when they are sampled
     return {"prompt": writer.prompt(prompt), "chosen": f" {pair.chosen}", "rejected": f" {pair.rejected}"}

@@ -42,7 +42,7 @@ class Describe(Section):
     model: str = "kka/mini/lm"
     instruction: str = "caption:"
     examples: int = Field(0, ge=0)
-    count: int = Field(150, ge=1)
+    count: int = Field(200, ge=1)
     attempts: int = Field(1500, ge=1)
     temperature: float = Field(1.0, gt=0)
     min_p: float = Field(0.05, ge=0, lt=1)
@@ -94,8 +94,8 @@ class Health(Section):
     """An adapter below either fraction, of `sample` descriptions, stops the round."""
 
     sample: int = Field(200, ge=10)
-    readable: float = Field(0.7, ge=0, le=1)
-    distinct: float = Field(0.7, ge=0, le=1)
+    readable: float = Field(0.85, ge=0, le=1)
+    distinct: float = Field(0.85, ge=0, le=1)
 
 
 class Align(Section):
@@ -104,15 +104,15 @@ class Align(Section):
     scores. Of the rejected, `refused_share` are texts that the guard refused; `sft` weighs the SFT loss on the chosen."""
 
     enabled: bool = True
-    candidates: int = Field(1000, ge=0)
-    chosen_share: float = Field(0.15, gt=0, lt=1)
+    candidates: int = Field(1500, ge=0)
+    chosen_share: float = Field(0.2, gt=0, lt=1)
     rejected_share: float = Field(0.5, gt=0, lt=1)
     refused_share: float = Field(0.3, ge=0, lt=1)
     pairs: int = Field(1000, ge=1)
     validation_share: float = Field(0.1, ge=0, lt=1)
     steps: int = Field(60, ge=1)
     batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(9e-4, gt=0)
+    learning_rate: float = Field(7e-4, gt=0)
     beta: float = Field(0.3, gt=0)
     sft: float = Field(1.0, ge=0)
     lora: Lora = Lora()

@@ -86,23 +86,18 @@ def hard_proportion(ordinal: int, *, start: float, end: float, rounds: int) -> f
 
 
 def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator) -> tuple[list[Anomaly], float]:
-    """The anomalies to train on, at most `proportion` of the pool's number hard and at most the rest of it not, and the
-    proportion really reached.
+    """The anomalies to train on, at most `proportion` of them hard, and the proportion really reached.
 
-    A side that is more plentiful is thinned at random; one that is scarcer stays so, for nothing is repeated or filled up.
-    Where one side is empty all of the other is taken.
+    Hard ones beyond that are left out at random. Where they are scarcer they stay so: nothing is repeated or filled up, and
+    nothing else is left out for their sake.
     """
     hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
     rest = [i for i, a in enumerate(pool) if a.grade != "hard"]
-    if hard and rest:
-        hard = _some(hard, round(proportion * len(pool)), rng)
-        rest = _some(rest, round((1 - proportion) * len(pool)), rng)
+    if rest and proportion < 1:
+        most = round(len(rest) * proportion / (1 - proportion))
+        hard = [hard[i] for i in rng.permutation(len(hard))[:most]]
     chosen = sorted([*hard, *rest])
     return [pool[i] for i in chosen], len(hard) / max(1, len(chosen))
-
-
-def _some(items: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
-    return [items[i] for i in rng.permutation(len(items))[:n]]
 
 
 def surrogate(rated: Sequence[Anomaly], texts: Sequence[str], similarity: Callable[[Sequence[str]], Scores]) -> Scores:

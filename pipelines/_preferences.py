@@ -7,7 +7,7 @@ import numpy as np
 
 from kka import alignment
 from kka.confusion import Guard, preference_pairs, surrogate
-from kka.descriptions import Writer
+from kka.descriptions import Writer, save_adapter
 from kka.errors import KkaError
 from kka.records import Anomaly, Description, Pair, texts
 from pipelines._stage import Run
@@ -32,18 +32,24 @@ def preferences(run: Run, writer: Writer, guard: Guard, pool: Sequence[Anomaly],
 
 
 def learn(run: Run, writer: Writer, guard: Guard, pairs: Sequence[Pair], folder: Path) -> tuple[dict[str, float], Curves]:
-    """Writes the adapter that learnt from the pairs to `folder`. Raises KkaError where it no longer writes as it should."""
-    section = run.config.align
+    """Writes the adapter that learnt from the pairs to `folder`. Where it no longer writes as it should, only a half, a quarter
+    or an eighth of the way is gone. Raises KkaError where even that is too far."""
+    section, start = run.config.align, alignment.weights(writer)
     how = section.model_dump(include={"steps", "batch_size", "learning_rate", "beta", "sft"})
     asked = prompts(run, "pairs", len(pairs))
     numbers, curves = alignment.align(writer, pairs, asked, folder, **how, seed=run.seed("align"), log=run.log)
-    found = figures(ask(run, writer, guard, "health", count=section.health.sample, attempts=section.health.sample))
-    health = {"readable": found["readable"], "distinct": found["distinct"], "normal": found["normal"] / found["attempts"]}
-    for name in ("readable", "distinct"):
-        if health[name] < (least := getattr(section.health, name)):
-            raise KkaError(
-                f"align: the adapter of round {run.round} has fallen apart: {health[name]:.0%} of {found['attempts']:.0f} descriptions are"
-                f" {name}, wanted at least {least:.0%} (align.health.{name}). Lower align.learning_rate ({section.learning_rate}) or"
-                f" align.steps ({section.steps}), or raise align.beta ({section.beta}) or align.sft ({section.sft})."
-            )
-    return numbers | health, curves
+    end = alignment.weights(writer)
+    for share in (1.0, 0.5, 0.25, 0.125):
+        alignment.set_between(writer, start, end, share)
+        found = figures(ask(run, writer, guard, "health", count=section.health.sample, attempts=section.health.sample))
+        ill = [name for name in ("readable", "distinct") if found[name] < getattr(section.health, name)]
+        if not ill:
+            save_adapter(writer.model, folder)
+            health = {"readable": found["readable"], "distinct": found["distinct"], "normal": found["normal"] / found["attempts"]}
+            return numbers | health | {"share_of_the_way": share}, curves
+    least = getattr(section.health, ill[0])
+    raise KkaError(
+        f"align: the adapter of round {run.round} has fallen apart: {found[ill[0]]:.0%} of {found['attempts']:.0f} descriptions are"
+        f" {ill[0]}, wanted at least {least:.0%} (align.health.{ill[0]}). Lower align.learning_rate ({section.learning_rate}) or"
+        f" align.steps ({section.steps}), or raise align.beta ({section.beta}) or align.sft ({section.sft})."
+    )

@@ -195,7 +195,7 @@ def save(vae: AutoencoderKL, model: Any, tokenizer: CLIPTokenizer, out: Path) ->
 def train(out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, vae_steps: int = 3000, steps: int = 4000) -> None:
     """The whole recipe; an autoencoder that already stands in `out` is kept. `scale` shortens both trainings, for tests."""
     if (out / "vae" / "measured.json").exists():
-        vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(device).eval()
+        vae = AutoencoderKL.from_pretrained(out / "vae", dtype=torch.float32).to(device).eval()
         measured = json.loads((out / "vae" / "measured.json").read_text())
     else:
         vae, measured = autoencoder(round(vae_steps * scale), 64, seed, device)

@@ -9,12 +9,14 @@ import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
+from transformers.utils import logging as transformers_logging
 
 from kka.errors import KkaError
 from kka.records import sha256
 
-diffusers_logging.disable_progress_bar()
-diffusers_logging.set_verbosity_error()
+for logging in (diffusers_logging, transformers_logging):
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Synthesizer:
             raise KkaError(f"synthesize.options.strength: wanted a share above 0, at most 1, got {self.strength}")
         door = AutoPipelineForText2Image if self.strength is None else AutoPipelineForImage2Image
         try:
-            self._pipe: Any = door.from_pretrained(self.model, torch_dtype=torch.float32)
+            self._pipe: Any = door.from_pretrained(self.model, dtype=torch.float32)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             wanted = "synthesize.options.model: wanted a text-to-image pipeline by Hugging Face id or path"

@@ -52,14 +52,15 @@ class TestMixture:
     @pytest.mark.parametrize(
         ("hard", "easy", "wanted", "sizes"),
         [
-            (20, 80, 0.5, (20, 50)),  # of 100, at most 50 may be of either kind: hard ones stay scarce
-            (80, 20, 0.5, (50, 20)),
-            (30, 70, 0.3, (30, 70)),  # just right: nothing is left out
+            (20, 80, 0.5, (20, 80)),  # hard ones are scarce and stay so
+            (80, 20, 0.5, (20, 20)),
+            (80, 30, 0.25, (10, 30)),  # 10 of 40 are a quarter
+            (30, 70, 0.3, (30, 70)),  # just right
             (50, 50, 0.0, (0, 50)),
-            (50, 50, 1.0, (50, 0)),
+            (50, 50, 1.0, (50, 50)),
         ],
     )
-    def test_each_side_is_thinned_to_its_share_and_nothing_is_repeated(self, hard, easy, wanted, sizes):
+    def test_hard_ones_are_thinned_to_their_share_and_nothing_else_is_left_out_or_repeated(self, hard, easy, wanted, sizes):
         chosen, reached = mixture(self.pool(hard, easy), wanted, np.random.default_rng(0))
         counts = sum(a.grade == "hard" for a in chosen), sum(a.grade != "hard" for a in chosen)
         assert counts == sizes and reached == pytest.approx(sizes[0] / sum(sizes))

@@ -42,6 +42,8 @@ def tiny(**changes: Any) -> Config:
         "align__steps": 5,
         "align__pairs": 40,
         "align__health__sample": 20,
+        "align__health__readable": 0.5,
+        "align__health__distinct": 0.5,
         "evaluate__bootstrap": 20,
     }
     for name, value in (small | changes).items():

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from kka import synthesizers
 from kka.errors import KkaError
 from kka.images import read_images
 from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
-from pipelines import align, describe, detect, synthesize
+from pipelines import _preferences, align, describe, detect, synthesize
 from pipelines._stage import Run, make_run
 from pipelines.loop import run_loop
 from tests.pipelines.conftest import Drawn, tiny
@@ -135,6 +136,18 @@ def test_an_adapter_that_has_fallen_apart_ends_the_round(copy: Run) -> None:
     ):
         align.main(run)
     assert written(copy.root) == before
+
+
+def test_an_adapter_that_went_too_far_goes_part_of_the_way(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, end = (load_file(copy.path("data", name, "adapter", "adapter_model.safetensors")) for name in ("r0", "r1"))
+    ill, well = ({"attempts": 20, "readable": 1.0, "distinct": distinct, "normal": 0} for distinct in (0.1, 1.0))
+    answers = iter([ill, ill, well])
+    monkeypatch.setattr(_preferences, "figures", lambda found: next(answers))
+    align.main(copy)
+    assert read_json(copy.path("metrics", "r1", "align.json"))["share_of_the_way"] == 0.25
+    reached = load_file(copy.path("data", "r1", "adapter", "adapter_model.safetensors"))
+    for name, there in reached.items():
+        np.testing.assert_allclose(there, start[name] + 0.25 * (end[name] - start[name]), atol=1e-6)
 
 
 def test_a_picture_that_was_exchanged_stops_the_detector(copy: Run) -> None:
