@@ -9,8 +9,7 @@ from pipelines._texts import ask, figures, fit_guard, load_writer
 
 def main(run: Run) -> None:
     section = run.config.describe
-    pool = read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)
-    earlier = [a.text for a in pool]
+    earlier = [a.text for a in read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)]
     writer = load_writer(run)
     found = ask(run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
     kept = texts(found, "kept")

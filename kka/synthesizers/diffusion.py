@@ -1,5 +1,6 @@
 """Any diffusers text-to-image pipeline, by Hugging Face id or path; from noise, or from a normal picture."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +10,13 @@ import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
-from transformers.utils import logging as transformers_logging
 
 from kka.errors import KkaError
 from kka.records import sha256
 
-for logging in (diffusers_logging, transformers_logging):
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+diffusers_logging.disable_progress_bar()
+diffusers_logging.set_verbosity_error()
+logging.getLogger("transformers").setLevel(logging.ERROR)  # speaks of torchvision as the pipeline loads
 
 
 @dataclass
