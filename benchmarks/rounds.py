@@ -62,11 +62,12 @@ FIGURES = {
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: a row a variant and round, mean and standard deviation over seeds."""
-    lines = [f"| variant | round | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
+    lines = [f"| variant | seeds | round | {' | '.join(FIGURES)} |", f"|---|---|---|{'---|' * len(FIGURES)}"]
     for name in VARIANTS:
         runs = [found for key, found in sorted(results.items()) if key.rsplit("-", 1)[0] == name]
         for r in runs[0] if runs else ():
-            lines.append(f"| {name} | {r} | {' | '.join(_cell([found[r] for found in runs], figure) for figure in FIGURES)} |")
+            cells = [_cell([found[r] for found in runs], figure) for figure in FIGURES]
+            lines.append(f"| {' | '.join([name, str(len(runs)), r, *cells])} |")
     return "\n".join(lines)
 
 
