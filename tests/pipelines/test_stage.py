@@ -54,7 +54,7 @@ def test_a_folder_appears_whole_or_not_at_all(run: Run) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("count: 150", "cuont: 150", "describe has the unknown key 'cuont'. Did you mean 'count'?"),
+        ("count: 200", "cuont: 200", "describe has the unknown key 'cuont'. Did you mean 'count'?"),
         ("{prev: r0}", "{prev: r7}", "rounds.r1: prev wants r0 or another round (r1, r2, r3), got 'r7'"),
         ("  r1: {prev: r0}", "  1: {prev: r0}", "rounds wants names as keys, got the number 1"),
         ("dataset: blossom", "dataset: blosom", "kka/datasets has no 'blosom'. Did you mean 'blossom'?"),
