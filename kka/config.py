@@ -91,7 +91,7 @@ class Lora(Section):
 
 
 class Health(Section):
-    """An adapter below either fraction, of `sample` descriptions, stops the round."""
+    """An adapter below either fraction, of `sample` descriptions, goes only part of the way; below it at an eighth, the round stops."""
 
     sample: int = Field(200, ge=10)
     readable: float = Field(0.85, ge=0, le=1)
