@@ -8,7 +8,6 @@ import math
 import tempfile
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from kka.descriptions import Writer, save_adapter
+from kka.descriptions import Writer
 from kka.errors import KkaError
 from kka.log import Log, silent
 from kka.records import Pair
@@ -47,7 +46,6 @@ def align(
     writer: Writer,
     pairs: Sequence[Pair],
     prompts: Sequence[str],
-    folder: Path,
     *,
     steps: int,
     batch_size: int,
@@ -57,7 +55,7 @@ def align(
     seed: int,
     log: Log = silent,
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Trains the writer's adapter on the training pairs (prompt i belongs to pair i) and saves it to `folder`.
+    """Trains the writer's adapter on the training pairs (prompt i belongs to pair i), in place.
 
     Returns the reward accuracy on the validation pairs with the last training loss, and the curves, a row for each step that
     was logged. `learning_rate` falls along a cosine. Raises KkaError where there is no training pair or the loss is lost.
@@ -82,7 +80,6 @@ def align(
     loss = curves.rows[-1]["loss"]
     if not math.isfinite(loss):
         raise KkaError(f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta}).")
-    save_adapter(writer.model, folder)
     writer.model.eval()
     result = {"pairs": float(len(train)), "loss": loss, "accuracy": curves.rows[-1]["accuracy"]}
     return result | ({"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}), curves.rows

@@ -52,12 +52,20 @@ class Describe(Section):
 
 
 class Synthesize(Section):
-    """`options` go to the synthesizer; `controls` normal captions are rendered too, half of them to train with."""
+    """`options` go to the synthesizer; `controls` normal captions are rendered too, half of them to train with.
+    `match_spectrum` gives all pictures the spectrum of real ones, as that half shows it."""
 
     synthesizer: str = "diffusion"
     controls: int = Field(128, ge=0)
+    match_spectrum: bool = True
     micro_batch: int = Field(32, ge=1)
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_what_it_compares(self) -> "Synthesize":
+        if self.match_spectrum and self.controls < 2:
+            raise ValueError("match_spectrum compares generated normals with real ones: set controls to 2 or more, or it to false")
+        return self
 
 
 class Assess(Section):

@@ -185,16 +185,16 @@ def _pair_up(
         return []
     # a few refused texts, repeated, would be all that the model learns from: none counts for more than an easy one
     bad_share = min(bad_share, len(bad) / (len(bad) + len(easy)))
+    grams = {text: Counter([*(words := text.split()), *pairwise(words)]) for text in (*chosen, *easy, *bad)}
     pairs = []
     for i in range(count):
         mine = chosen[i % len(chosen)]
         side = bad if bad and rng.random() < bad_share else easy
         candidates = [side[k] for k in rng.integers(len(side), size=16)]
-        pairs.append((mine, max(candidates, key=lambda t: _overlap(mine, t))))
+        pairs.append((mine, max(candidates, key=lambda text: _overlap(grams[mine], grams[text]))))
     return pairs
 
 
-def _overlap(one: str, other: str) -> float:
+def _overlap(a: Counter[Any], b: Counter[Any]) -> float:
     """The share of words and word pairs that two texts have in common, each as often as it is there, 0 to 1 (Jaccard)."""
-    a, b = (Counter([*(w := t.split()), *pairwise(w)]) for t in (one, other))
     return (a & b).total() / (a | b).total()

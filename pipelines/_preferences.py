@@ -37,7 +37,7 @@ def learn(run: Run, writer: Writer, guard: Guard, pairs: Sequence[Pair], folder:
     section, start = run.config.align, alignment.weights(writer)
     how = section.model_dump(include={"steps", "batch_size", "learning_rate", "beta", "sft"})
     asked = prompts(run, "pairs", len(pairs))
-    numbers, curves = alignment.align(writer, pairs, asked, folder, **how, seed=run.seed("align"), log=run.log)
+    numbers, curves = alignment.align(writer, pairs, asked, **how, seed=run.seed("align"), log=run.log)
     end = alignment.weights(writer)
     for share in (1.0, 0.5, 0.25, 0.125):
         alignment.set_between(writer, start, end, share)

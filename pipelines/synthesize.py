@@ -5,6 +5,7 @@ import numpy as np
 from kka import synthesizers
 from kka.images import read_split
 from kka.records import Anomaly, Description, read_records, texts, write_json
+from pipelines._matching import match_spectrum, refuse_photographs
 from pipelines._stage import Run, stage
 
 
@@ -19,11 +20,15 @@ def main(run: Run) -> None:
     }
     about = {"dataset": prepare.dataset, "dataset_options": prepare.options, "image_size": prepare.image_size}
     synthesizer = synthesizers.create(section.synthesizer, section.options, **about, normals=normal.images)
+    if section.match_spectrum:
+        refuse_photographs(run, synthesizer)
     for name, lines in wanted.items():
         seeds = [run.seed("synthesize", name, i) for i in range(len(lines))]
         folder = run.path("data", run.round, name)
         synthesizers.synthesize_shards(synthesizer, lines, seeds, folder, prepare.image_size, section.micro_batch, earlier=earlier)
         write_json(folder / "captions.json", lines)
+    if section.match_spectrum:
+        match_spectrum(run, normal.images)
     write_json(run.path("metrics", run.round, "synthesize.json"), {name: len(lines) for name, lines in wanted.items()})
 
 

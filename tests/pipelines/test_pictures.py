@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from kka.errors import KkaError
-from kka.images import shard_path, write_images
+from kka.images import read_images, shard_path, write_images
 from kka.records import Anomaly, Description, sha256, write_json, write_records
+from pipelines._matching import match_spectrum
 from pipelines._pictures import measuring_controls, new_pictures, pictures, training_controls
 from pipelines._stage import Run, make_run
 from tests.pipelines.conftest import tiny
@@ -85,3 +86,16 @@ def test_controls_that_lack_pictures_are_refused(run: Run) -> None:
     write_json(run.path("data", "r1", "controls", "captions.json"), ["a flower"] * 5)
     with pytest.raises(KkaError, match="controls: wanted 5 pictures, got 4"):
         training_controls(run)
+
+
+def test_spectra_are_matched_by_the_training_half_of_the_controls_alone(run: Run) -> None:
+    normals, found = IMAGES[200:], []
+    for measured in (10, 20):  # the measuring half differs
+        store(run, "r1", "anomalies", 5)
+        write_images(folder := run.path("data", "r1", "controls"), np.concatenate([IMAGES[:8] // 2, IMAGES[measured : measured + 8]]))
+        write_json(folder / "captions.json", ["a flower"] * 16)
+        match_spectrum(run, normals)
+        found.append(read_images(run.path("data", "r1", "anomalies")))
+        assert not np.array_equal(read_images(folder)[8:], IMAGES[measured : measured + 8])
+    assert np.array_equal(*found)
+    assert found[0].std() > IMAGES[:5].std() * 1.2  # the controls held half the contrast of the normals
