@@ -38,7 +38,7 @@ class Detector:
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     cutpaste_share: float = 0.1
-    generated_share: float = 0.4
+    generated_share: float = 0.15
     degrade: float = 0.0
 
     def __post_init__(self) -> None:
