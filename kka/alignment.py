@@ -99,8 +99,7 @@ def set_between(writer: Writer, start: dict[str, torch.Tensor], end: dict[str, t
 
 
 def _row(writer: Writer, prompt: str, pair: Pair) -> dict[str, str]:
-    # a leading space: the texts follow the prompt as they do when they are sampled
-    return {"prompt": writer.prompt(prompt), "chosen": f" {pair.chosen}", "rejected": f" {pair.rejected}"}
+    return {"prompt": writer.prompt(prompt), "chosen": writer.answer(pair.chosen), "rejected": writer.answer(pair.rejected)}
 
 
 def _arguments(scratch: str, steps: int, batch_size: int, learning_rate: float, beta: float, sft: float, seed: int) -> DPOConfig:
@@ -110,5 +109,6 @@ def _arguments(scratch: str, steps: int, batch_size: int, learning_rate: float, 
         loss_type=["sigmoid", "sft"] if sft else ["sigmoid"], loss_weights=[1.0, sft] if sft else None,
         use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, max_length=None,
         seed=seed % 2**32, data_seed=seed % 2**32,
-        report_to="none", save_strategy="no", eval_strategy="no", logging_steps=min(5, steps), disable_tqdm=True, log_level="error",
+        report_to="none", save_strategy="no", eval_strategy="no", logging_nan_inf_filter=False,
+        logging_steps=min(5, steps), disable_tqdm=True, log_level="error",
     )  # fmt: skip

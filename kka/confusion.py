@@ -1,6 +1,7 @@
 """The confusion evaluator: which generated anomalies confuse the detector, and what follows from it.
 
-Scores become grades (hard, between, easy), grades become the training mixture and the preference pairs. The guard stands
+Scores become grades (hard, between, easy), grades become the training mixture, and a surrogate of the scores ranks
+descriptions for the preference pairs. The guard stands
 before all of it: a description that says the normal class, or nothing, never becomes an anomaly.
 """
 
@@ -86,17 +87,17 @@ def hard_proportion(ordinal: int, *, start: float, end: float, rounds: int) -> f
 
 
 def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator) -> tuple[list[Anomaly], float]:
-    """The anomalies to train on, at most `proportion` of them hard, and the proportion really reached.
+    """The hard and easy anomalies to train on, at most `proportion` of them hard, and the proportion really reached.
 
-    Hard ones beyond that are left out at random. Where they are scarcer they stay so: nothing is repeated or filled up, and
-    nothing else is left out for their sake.
+    Hard ones beyond that are left out at random, those between always. Where hard ones are scarcer they stay so: nothing is
+    repeated or filled up, and no easy one is left out for their sake.
     """
     hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
-    rest = [i for i, a in enumerate(pool) if a.grade != "hard"]
-    if rest and proportion < 1:
-        most = round(len(rest) * proportion / (1 - proportion))
+    easy = [i for i, a in enumerate(pool) if a.grade == "easy"]
+    if easy and proportion < 1:
+        most = round(len(easy) * proportion / (1 - proportion))
         hard = [hard[i] for i in rng.permutation(len(hard))[:most]]
-    chosen = sorted([*hard, *rest])
+    chosen = sorted([*hard, *easy])
     return [pool[i] for i in chosen], len(hard) / max(1, len(chosen))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
@@ -60,12 +61,9 @@ class Writer:
         base, tokenizer = _base(model)
         try:
             wrapped = PeftModel.from_pretrained(base, adapter, is_trainable=True)
-        except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
-            raise _broken(adapter, error) from None
-        except Exception as error:  # safetensors raises its own class, which it does not export for a broken header
-            if type(error).__module__.startswith("safetensors"):
-                raise _broken(adapter, error) from None
-            raise
+        except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise KkaError(f"{adapter}: wanted a LoRA adapter, got {reason}. Delete it and run the stage that writes it again.") from None
         return cls(wrapped.eval(), tokenizer, bool(getattr(tokenizer, "chat_template", None)))
 
     def prompt(self, instruction: str) -> str:
@@ -74,6 +72,10 @@ class Writer:
             return instruction
         text = self.tokenizer.apply_chat_template([{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True)
         return str(text).removeprefix(self.tokenizer.bos_token or "")
+
+    def answer(self, text: str) -> str:
+        """The text as the model would write it behind its prompt: after a space, or at the beginning of its turn in a chat."""
+        return text if self.chat else f" {text}"
 
     @torch.inference_mode()
     def describe(
@@ -102,7 +104,7 @@ class Writer:
 
     def _least(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         heads = [self.tokenizer(p).input_ids for p, _ in pairs]
-        tails = [[*self.tokenizer(f" {t}", add_special_tokens=False).input_ids, self.tokenizer.eos_token_id] for _, t in pairs]
+        tails = [[*self.tokenizer(self.answer(t), add_special_tokens=False).input_ids, self.tokenizer.eos_token_id] for _, t in pairs]
         rows = [torch.tensor(h + t) for h, t in zip(heads, tails, strict=True)]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.model.device)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(r), dtype=torch.long) for r in rows], batch_first=True).to(self.model.device)
@@ -121,7 +123,7 @@ def _base(model: str) -> tuple[Any, Any]:
         attention = "sdpa" if torch.cuda.is_available() else "eager"
         base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention)
         base.to("cuda" if torch.cuda.is_available() else "cpu")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise KkaError(f"describe.model: wanted a causal language model by Hugging Face id or path, got '{model}' ({reason})") from None
     if tokenizer.pad_token_id is None:
@@ -129,16 +131,15 @@ def _base(model: str) -> tuple[Any, Any]:
     return base, tokenizer
 
 
-def _broken(adapter: Path, error: Exception) -> KkaError:
-    reason = " ".join(str(error).split())[:200]
-    return KkaError(f"{adapter}: wanted a LoRA adapter, got {reason}. Delete it and run the stage that writes it again.")
-
-
 def blank_adapter(model: str, folder: Path, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], seed: int) -> None:
     """Writes an adapter that has learnt nothing: its product B A is zero, so the model writes as without it."""
     torch.manual_seed(seed)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM")
-    save_adapter(get_peft_model(_base(model)[0], config), folder)
+    try:
+        wrapped = get_peft_model(_base(model)[0], config)
+    except ValueError as error:
+        raise KkaError(f"align.lora: wanted an adapter for {model}, got {' '.join(str(error).split())[:200]}") from None
+    save_adapter(wrapped, folder)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

@@ -111,11 +111,16 @@ def _device() -> Finding:
         import torch
     except ImportError as error:
         return Finding("fail", "device", f"torch cannot be imported ({error})")
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    threads, there = torch.get_num_threads(), cores()
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    if threads > cores:
-        return Finding("warn", "device", f"{name}, {threads} threads on {cores} cores is slower than {cores}: set OMP_NUM_THREADS={cores}")
-    return Finding("ok", "device", f"{name}, {threads} threads on {cores} cores")
+    if threads > there:
+        return Finding("warn", "device", f"{name}, {threads} threads on {there} cores is slower than {there}: set OMP_NUM_THREADS={there}")
+    return Finding("ok", "device", f"{name}, {threads} threads on {there} cores")
+
+
+def cores() -> int:
+    """The processor cores that this process may use, which in a container or under taskset are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _disk(root: Path) -> Finding:

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from kka.errors import KkaError
 
 
@@ -31,11 +33,23 @@ def keywords(*functions: Callable[..., Any] | None, without: Iterable[str] = ())
     return [n for n in found if n not in set(without)]
 
 
-def check_options(who: str, options: Mapping[str, Any], known: list[str]) -> None:
-    """Raises KkaError for an option that `who` does not know."""
-    for key in options:
+def check_options(who: str, options: Mapping[str, Any], *functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> None:
+    """Raises KkaError for an option that none of the functions takes, and for a value of another type than theirs says."""
+    known = keywords(*functions, without=without)
+    for key, value in options.items():
         if key not in known:
             raise KkaError(f"{who} has the unknown option '{key}'.{suggestion(str(key), known)}")
+        for kind in {_kind(f, key) for f in functions if f} - {inspect.Parameter.empty}:
+            try:
+                TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=True)
+            except ValidationError as error:
+                wanted = error.errors()[0]["msg"].removeprefix("Input should be ")
+                raise KkaError(f"{who}: {key} wants {wanted}, got {value!r}.") from None
+
+
+def _kind(function: Callable[..., Any], key: str) -> Any:
+    parameter = inspect.signature(function, eval_str=True).parameters.get(key)
+    return parameter.annotation if parameter else inspect.Parameter.empty
 
 
 def suggestion(name: str, known: list[str]) -> str:

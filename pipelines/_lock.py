@@ -49,7 +49,8 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
     def fresh(name: str) -> bool:
         if name not in known:
             stage = stages[name]
-            mine = all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
+            mine = _continues(params, name, stage["cmd"])
+            mine = mine and all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
             known[name] = mine and all(
                 dep["path"] not in writers or (fresh(writers[dep["path"]]) and outs[writers[dep["path"]]][dep["path"]] == dep["md5"])
                 for dep in stage.get("deps", [])
@@ -57,6 +58,13 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
         return known[name]
 
     return {name: paths for name, paths in outs.items() if fresh(name)}
+
+
+def _continues(params: Mapping[str, Any], name: str, command: str) -> bool:
+    """Whether a round's stage ran as the continuation of the round that it continues now."""
+    _, _, item = name.partition("@")
+    previous = _lookup(params, f"rounds.{item}.prev") if item else None
+    return not item or command.split()[-2:] == [item, previous]
 
 
 def _lookup(params: Any, key: str) -> Any:

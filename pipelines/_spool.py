@@ -53,12 +53,13 @@ def telling(folder: Path, config: Config, stage: str, name: str, root: Path) -> 
 
 @dataclass
 class Told:
-    """A spool file as far as it has been read; `alive` as long as its stage runs."""
+    """A spool file as far as it has been read; `alive` as long as its stage runs, `ended` when it has said its last word."""
 
     path: Path
     head: dict[str, Any] = field(default_factory=dict)
     offset: int = 0
     alive: bool = True
+    ended: bool = False
 
     def more(self) -> list[dict[str, Any]]:
         """The messages since the last look."""

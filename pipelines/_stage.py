@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kka.config import Config, read_config
+from kka.doctor import cores
 from kka.errors import KkaError
 from kka.log import Log, silent
 from kka.records import seed_of
@@ -86,4 +87,4 @@ def _prepare_torch() -> None:
     import torch
 
     torch.set_flush_denormal(True)  # subnormal numbers make trained small models 10 to 20 times slower on CPUs
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores()))

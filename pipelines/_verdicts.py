@@ -1,5 +1,6 @@
 """What a round's detector says of new anomalies, and of the controls."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,9 @@ def judge(run: Run, name: str, images: NDArray[np.uint8]) -> Verdict:
     return Verdict(scores, grade(scores, calibration, **run.config.assess.model_dump()), gap)
 
 
-def refuse_one_sided(run: Run, pool: Sequence[Anomaly]) -> None:
-    """Raises KkaError for a pool in which all anomalies are hard, or none: it holds no contrast to learn from."""
+def check_contrast(run: Run, pool: Sequence[Anomaly]) -> None:
+    """Raises KkaError for a pool in which all anomalies are hard: it holds nothing that is surely anomalous. A pool without a
+    hard one is worth a warning, for it is common where the detector is good, and the lowest scores are still the nearest."""
     hard = sum(a.grade == "hard" for a in pool)
     if hard == len(pool):
         raise KkaError(
@@ -48,7 +50,8 @@ def refuse_one_sided(run: Run, pool: Sequence[Anomaly]) -> None:
             " for normal. Lower assess.quantile, or look at the pictures: they may show the normal class."
         )
     if not hard:
-        raise KkaError(
-            f"assess: round {run.round} wants hard and easy anomalies, got no hard one of {len(pool)}: the detector takes none of them for"
-            " normal. Raise assess.quantile, or look at metrics/*/assess.json: controls_auroc near 1 says that it knows generated pictures."
+        print(
+            f"assess {run.round}: no hard anomaly among {len(pool)}: the detector takes none of them for normal. Where controls_auroc in"
+            " metrics/*/assess.json is near 1, it may only know generated pictures; else assess.quantile may be raised.",
+            file=sys.stderr,
         )

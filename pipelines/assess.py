@@ -5,7 +5,7 @@ from collections import Counter
 from kka.records import Anomaly, read_records, sha256, write_json, write_records
 from pipelines._pictures import new_pictures
 from pipelines._stage import Run, stage
-from pipelines._verdicts import judge, refuse_one_sided
+from pipelines._verdicts import check_contrast, judge
 
 
 def main(run: Run) -> None:
@@ -15,7 +15,7 @@ def main(run: Run) -> None:
     for row, (text, score, score_r0, grade) in enumerate(zip(descriptions, now.scores, zero.scores, now.grades, strict=True)):
         name = f"{run.round}-{text.id}"
         pool.append(Anomaly(name, run.round, row, text.text, float(score), float(score_r0), grade, sha256(images[row])))
-    refuse_one_sided(run, pool)
+    check_contrast(run, pool)
     write_records(run.path("data", run.round, "pool.jsonl"), pool)
     counts = Counter({"hard": 0, "between": 0, "easy": 0})
     counts.update(now.grades)

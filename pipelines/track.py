@@ -35,6 +35,7 @@ from pipelines._spool import Told, home, watcher_lock
 Point = tuple[str, float, int]  # name, value, step
 EXPERIMENT = "kka"
 GRIDS = "report"
+COMMIT = "mlflow.source.git.commit"
 PATIENCE = 30  # seconds without a stage, after which the watcher leaves
 
 
@@ -72,6 +73,8 @@ class Tracker:
                 new.append(Metric(key, value, now, step))
         for i in range(0, len(new), 500):
             self.client.log_batch(run, metrics=new[i : i + 500])
+        if new:  # the commit that the latest figures come from
+            self.client.set_tag(run, COMMIT, _commit())
 
     def auroc_by_round(self, name: str, points: Iterable[Point]) -> None:
         """A round's test figures on the parent as well, where their step is the round's number: that makes a curve."""
@@ -99,7 +102,7 @@ class Tracker:
         wanted = f"tags.`kka.lineage` = '{self.lineage}' and tags.`kka.chain` = '{chain}'"
         with self.lock:
             found = self.client.search_runs([self.experiment], wanted, max_results=1)
-            about = {"kka.lineage": self.lineage, "kka.chain": chain, "mlflow.source.git.commit": _commit(), **tags}
+            about = {"kka.lineage": self.lineage, "kka.chain": chain, COMMIT: _commit(), **tags}
             run = found[0] if found else self.client.create_run(self.experiment, tags=about)
             params = {k: str(v)[:6000] for k, v in flatten(self.config.model_dump(mode="json", exclude={"rounds", "last"}))}
             new = [Param(k, v) for k, v in params.items() if k not in run.data.params]
@@ -193,7 +196,7 @@ def _tie(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
     if digest := lock.out("prepare", "data/splits/train"):
         tracker.data_set(run, digest)
     grid = lock.root / GRIDS / f"{name}.png"
-    if f"align@{name}" in lock.stages and grid.exists():
+    if "report" in lock.stages and f"align@{name}" in lock.stages and grid.exists():
         tracker.client.log_artifact(run, str(grid))
 
 
@@ -220,18 +223,19 @@ class Reader:
 
     def _record(self, told: Told, messages: Sequence[Mapping[str, Any]]) -> None:
         stage, name, config = told.head["stage"], told.head["round"], Config.model_validate(told.head["config"])
-        if (lineage_ := lineage(config)) not in self.trackers or name not in self.trackers[lineage_].config.rounds:
-            self.trackers[lineage_] = Tracker(self.home, config)
-        tracker = self.trackers[lineage_]
-        run, points, status = tracker.round(name), [], "RUNNING" if told.alive else "FAILED"
+        key = config.model_dump_json()
+        if key not in self.trackers:
+            self.trackers[key] = Tracker(self.home, config)
+        tracker = self.trackers[key]
+        run, points, status = tracker.round(name), [], "FINISHED" if told.ended else "RUNNING" if told.alive else "FAILED"
         for message in messages:
             if "key" in message:
                 points.append((message["key"], message["value"], message["step"]))
                 continue
-            status = "FINISHED"
+            status, told.ended = "FINISHED", True
             own = figures(stage, message["figures"])
             points += [*own, (f"seconds/{stage}", message["seconds"], 0), (f"megabytes/{stage}", message["megabytes"], 0)]
-            if stage == "evaluate":
+            if stage == "evaluate" and name in ("r0", *config.lineage(config.last)):
                 tracker.auroc_by_round(name, own)
         tracker.record(run, points)
         tracker.status(run, status)
@@ -251,6 +255,8 @@ def main() -> None:
     if sys.argv[1:2] == ["watch"]:
         return watch(Path(sys.argv[2]))
     state = home() / "reconciled.json"
+    if not Path("dvc.lock").exists():
+        raise KkaError("dvc.lock is missing: nothing has been run yet. Run `dvc repro`.")
     key = hashlib.sha256(Path("params.yaml").read_bytes() + Path("dvc.lock").read_bytes()).hexdigest()
     told = any((home() / "spool").glob("*.jsonl"))
     if told or not (home() / "mlflow.db").exists() or not state.exists() or read_json(state) != key:

@@ -10,6 +10,8 @@ from kka import registry
 from kka.errors import KkaError
 from kka.records import Split, Splits
 
+_GIVEN = ("seed", "image_size")  # from elsewhere in params.yaml
+
 
 def names() -> list[str]:
     """The data sets that there are."""
@@ -19,8 +21,8 @@ def names() -> list[str]:
 def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
     """The splits of a data set. Raises KkaError for an unknown name or option, or data that are not there."""
     module = registry.find(__name__, name)
-    known = registry.keywords(module.load, without=("seed", "image_size"))
-    registry.check_options(f"the data set '{name}'", options, known + _archive_keywords(module))
+    _check(name, options)
+    known = registry.keywords(module.load, without=_GIVEN)
     splits: Splits = module.load(seed, image_size, **{k: v for k, v in options.items() if k in known})
     return splits
 
@@ -31,8 +33,8 @@ def archive(name: str, image_size: int, **options: Any) -> Split:
     if not has_archive(name):
         holders = ", ".join(n for n in names() if has_archive(n))
         raise KkaError(f"the data set '{name}' holds no archive. Take one that does ({holders}), or another synthesizer than bank.")
-    mine = _archive_keywords(module)
-    registry.check_options(f"the data set '{name}'", options, mine + registry.keywords(module.load, without=("seed", "image_size")))
+    _check(name, options)
+    mine = registry.keywords(module.archive, without=_GIVEN)
     pictures: Split = module.archive(image_size, **{k: v for k, v in options.items() if k in mine})
     return pictures
 
@@ -42,5 +44,6 @@ def has_archive(name: str) -> bool:
     return hasattr(registry.find(__name__, name), "archive")
 
 
-def _archive_keywords(module: Any) -> list[str]:
-    return registry.keywords(getattr(module, "archive", None), without=("image_size",))
+def _check(name: str, options: dict[str, Any]) -> None:
+    module = registry.find(__name__, name)
+    registry.check_options(f"the data set '{name}'", options, module.load, getattr(module, "archive", None), without=_GIVEN)

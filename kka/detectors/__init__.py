@@ -43,7 +43,7 @@ def names() -> list[str]:
 def create(name: str, seed: int, **options: Any) -> Detector:
     """An unfitted detector. Raises KkaError for an unknown name or option."""
     make = registry.find(__name__, name).Detector
-    registry.check_options(f"the detector '{name}'", options, registry.keywords(make, without=("seed",)))
+    registry.check_options(f"the detector '{name}'", options, make, without=("seed",))
     made: Detector = make(seed=seed, **options)
     return made
 
@@ -54,6 +54,6 @@ def load(folder: Path) -> Detector:
 
     facts = _state.facts(folder)
     make = registry.find(__name__, facts["detector"]).Detector
-    registry.check_options(str(folder), facts["options"], registry.keywords(make))
+    registry.check_options(str(folder), facts["options"], make)
     loaded: Detector = make.load(folder)
     return loaded

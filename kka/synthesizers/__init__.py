@@ -44,7 +44,7 @@ def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
     given what it takes of that, unless its options say otherwise. Raises KkaError for an unknown name or option."""
     make = registry.find(__name__, name).Synthesizer
     known = registry.keywords(make)
-    registry.check_options(f"the synthesizer '{name}'", options, known)
+    registry.check_options(f"the synthesizer '{name}'", options, make)
     made: Synthesizer = make(**{k: v for k, v in data.items() if k in known} | options)
     return made
 

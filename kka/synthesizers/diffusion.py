@@ -1,8 +1,10 @@
 """Any diffusers text-to-image pipeline, by Hugging Face id or path; from noise, or from a normal picture."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 
 from kka.errors import KkaError
+from kka.images import prepare
 from kka.records import sha256
 
 diffusers_logging.disable_progress_bar()
@@ -33,9 +36,13 @@ class Synthesizer:
     negative_prompt: str | None = None
     strength: float | None = None
     normals: NDArray[np.uint8] | None = field(default=None, repr=False)
-    starts_from: str | None = field(default=None, init=False)  # the hash of the normals: pictures depend on them
+    # pictures depend on the normals and on the weights, so both are part of the repr, which names unfinished work
+    starts_from: str | None = field(default=None, init=False)
+    files: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
+        found = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(self.model).rglob("*")) if p.is_file()]
+        self.files = hashlib.sha256(repr(found).encode()).hexdigest()
         if self.strength is not None and self.normals is not None:
             self.starts_from = sha256(self.normals)
         if self.strength is not None and not 0 < self.strength <= 1:
@@ -52,18 +59,21 @@ class Synthesizer:
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image for each text, its noise (and its normal picture) from its own seed; uint8 (n, h, w, 3)."""
-        start = {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
+        more: dict[str, Any] = {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
+        if self.negative_prompt:  # not every pipeline takes one
+            more["negative_prompt"] = [self.negative_prompt] * len(texts)
         with torch.inference_mode():
             out = self._pipe(
-                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np", **start,
-                negative_prompt=[self.negative_prompt] * len(texts) if self.negative_prompt else None,
+                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np", **more,
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
             )  # fmt: skip
         return np.asarray((out.images * 255).round(), dtype=np.uint8)
 
     def _starts(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        """The normal pictures that the seeds choose, float (n, h, w, 3) in 0 to 1."""
+        """The normal pictures that the seeds choose, in the size that the pipeline draws, float (n, h, w, 3) in 0 to 1."""
         if self.normals is None or not len(self.normals):
             raise KkaError("synthesize.options.strength: wanted normal pictures to begin with, got none. Leave strength out.")
         chosen = [np.random.default_rng(s).integers(len(self.normals)) for s in seeds]
-        return (self.normals[chosen] / 255).astype(np.float32)
+        network = getattr(self._pipe, "unet", None) or self._pipe.transformer
+        side = network.config.sample_size * self._pipe.vae_scale_factor
+        return (prepare(list(self.normals[chosen]), side) / 255).astype(np.float32)

@@ -71,6 +71,11 @@ class TestMixture:
         chosen, share = mixture(self.pool(hard, easy), 0.5, np.random.default_rng(0))
         assert len(chosen) == hard + easy and share == reached
 
+    def test_those_between_are_left_out(self):
+        pool = [anomaly(i, float(i), grade) for i, grade in enumerate(("hard", "between", "easy", "between"))]
+        chosen, reached = mixture(pool, 0.5, np.random.default_rng(0))
+        assert [a.grade for a in chosen] == ["hard", "easy"] and reached == 0.5
+
     def test_the_schedule_rises_linearly_and_stays_at_its_end(self):
         wanted = [hard_proportion(k, start=0.2, end=0.8, rounds=4) for k in range(1, 7)]
         assert wanted == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])

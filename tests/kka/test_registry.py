@@ -27,4 +27,15 @@ def test_suggestion_names_the_nearest_or_all() -> None:
     assert registry.suggestion("x", ["count", "model"]) == " It knows: count, model."
     assert registry.suggestion("x", []) == " It knows none."
     with pytest.raises(KkaError, match="^here has the unknown option 'x'. It knows none.$"):
-        registry.check_options("here", {"x": 1}, [])
+        registry.check_options("here", {"x": 1}, None)
+
+
+def test_an_option_of_another_type_is_named_with_what_is_wanted() -> None:
+    def load(seed: int, share: float, names: list[str], source: str | None = None) -> None: ...
+
+    registry.check_options("here", {"share": 1, "names": ["a"], "source": None}, load, without=("seed",))
+    for wrong, said in (({"share": "0.5"}, "share wants a valid number, got '0.5'"), ({"names": "a"}, "names wants a valid list, got 'a'")):
+        with pytest.raises(KkaError, match=f"^here: {said}.$"):
+            registry.check_options("here", wrong, load)
+    with pytest.raises(KkaError, match="unknown option 'seed'. It knows: share, names, source."):
+        registry.check_options("here", {"seed": 1}, load, without=("seed",))

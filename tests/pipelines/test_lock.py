@@ -10,22 +10,31 @@ import yaml
 from kka.errors import KkaError
 from pipelines._lock import Lock
 
-PARAMS: dict[str, Any] = {"seed": 0, "align": {"beta": 0.3}, "detect": {"options": {"steps": 5}}}
+PARAMS: dict[str, Any] = {
+    "seed": 0,
+    "align": {"beta": 0.3},
+    "detect": {"options": {"steps": 5}},
+    "rounds": {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}},
+}
 
 
 def md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest()
 
 
-def stage(params: dict[str, Any], deps: dict[str, str], outs: dict[str, str]) -> dict[str, Any]:
+def stage(
+    params: dict[str, Any], deps: dict[str, str], outs: dict[str, str], cmd: str = "python -m pipelines.stage r1 r0"
+) -> dict[str, Any]:
     sides = {"deps": deps, "outs": outs}
-    return {"params": {"params.yaml": params}} | {k: [{"path": p, "md5": md5(v)} for p, v in side.items()] for k, side in sides.items()}
+    return {"cmd": cmd, "params": {"params.yaml": params}} | {
+        k: [{"path": p, "md5": md5(v)} for p, v in side.items()] for k, side in sides.items()
+    }
 
 
 def project(root: Path, params: dict[str, Any]) -> Lock:
     """detect@r1 -> align@r1 -> describe@r2, and evaluate@r1 beside them; all but params.yaml as it was when they ran."""
     stages = {
-        "describe@r2": stage({"seed": 0}, {"data/r1/adapter": "adapter"}, {"metrics/r2/describe.json": "{}"}),
+        "describe@r2": stage({"seed": 0}, {"data/r1/adapter": "adapter"}, {"metrics/r2/describe.json": "{}"}, "describe r2 r1"),
         "detect@r1": stage({"detect.options": {"steps": 5}}, {"kka/code.py": "code"}, {"data/r1/detector": "detector"}),
         "align@r1": stage({"align": {"beta": 0.3}}, {"data/r1/pool": "pool"}, {"data/r1/adapter": "adapter"}),
         "evaluate@r1": stage({"seed": 0}, {"data/r1/detector": "detector"}, {"metrics/r1/evaluate.json": "{}", "plots/r1/roc.csv": "x"}),
@@ -46,6 +55,7 @@ def test_everything_is_fresh_under_the_parameters_it_ran_with(tmp_path: Path) ->
         ({"detect": {"options": {}}}, {"describe@r2", "align@r1"}),
         ({"seed": 1}, {"detect@r1", "align@r1"}),
         ({"align": None}, {"detect@r1", "evaluate@r1"}),
+        ({"rounds": {"r1": {"prev": "r0"}, "r2": {"prev": "r0"}}}, {"detect@r1", "align@r1", "evaluate@r1"}),
     ],
 )
 def test_a_changed_parameter_makes_all_behind_it_stale(tmp_path: Path, changes: dict[str, Any], fresh: set[str]) -> None:

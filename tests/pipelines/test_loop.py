@@ -187,12 +187,11 @@ def test_interrupted_synthesis_keeps_its_whole_shards(copy: Run, monkeypatch: py
     assert not list(copy.path("data", "r1").glob("*.part"))
 
 
-@pytest.mark.parametrize("grade", ["hard", "easy"])
-def test_a_one_sided_pool_writes_nothing(copy: Run, grade: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_of_hard_ones_only_writes_nothing(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines import _verdicts, assess
 
     before = written(copy.root)
-    monkeypatch.setattr(_verdicts, "grade", lambda scores, calibration, **_: [grade] * len(scores))
+    monkeypatch.setattr(_verdicts, "grade", lambda scores, calibration, **_: ["hard"] * len(scores))
     with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies"):
         assess.main(copy)
     assert written(copy.root) == before

@@ -8,15 +8,18 @@ import pytest
 from kka.errors import KkaError
 from kka.records import Anomaly
 from pipelines._stage import Run
-from pipelines._verdicts import Verdict, refuse_one_sided
+from pipelines._verdicts import Verdict, check_contrast
 
 
-def test_a_pool_of_hard_ones_only_or_none_is_refused(run: Run, anomaly: Callable[..., Anomaly]) -> None:
+def test_a_pool_of_hard_ones_only_is_refused_and_one_without_any_warned_of(
+    run: Run, anomaly: Callable[..., Anomaly], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies, got 2 hard ones of 2.*Lower assess.quantile"):
-        refuse_one_sided(run, [anomaly(), anomaly()])
-    with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies, got no hard one of 2.*Raise assess.quantile"):
-        refuse_one_sided(run, [anomaly(grade="easy"), anomaly(grade="between")])
-    refuse_one_sided(run, [anomaly(grade="easy"), anomaly()])
+        check_contrast(run, [anomaly(), anomaly()])
+    check_contrast(run, [anomaly(grade="easy"), anomaly()])
+    assert not capsys.readouterr().err
+    check_contrast(run, [anomaly(grade="easy"), anomaly(grade="between")])
+    assert "assess r1: no hard anomaly among 2" in capsys.readouterr().err
 
 
 def test_a_verdict_tells_its_rates() -> None:
