@@ -44,3 +44,9 @@ def test_the_roc_curve_goes_from_corner_to_corner():
 def test_a_test_split_without_anomalies_is_refused():
     with pytest.raises(KkaError, match="got 3 normals and 0 anomalies"):
         evaluation.evaluate(SCORES[:3], LABELS[:3], GROUPS[:3], CALIBRATION, bootstrap=0, level=0.9, seed=0)
+
+
+def test_validation_names_the_hardest_group():
+    scores, labels = np.array([0.0, 1.0, 0.5, 3.0, 4.0]), np.array([0, 0, 1, 1, 1])
+    found = evaluation.validate(scores, labels, ("normal", "normal", "near", "far", "far"))
+    assert found == {"validation_auroc": pytest.approx(5 / 6), "hardest_group": "near"}

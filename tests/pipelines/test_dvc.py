@@ -47,7 +47,7 @@ def main(run: Run) -> None:
             elif path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 rows = "step,loss,fpr,tpr,round,auroc\\n" + "".join(f"{i}.0{f',{number + i}' * 5}\\n" for i in range(3))
-                value = {"auroc": number, "groups": {"far": number}} if NAME == "evaluate" else {"figure": number}
+                value = {"auroc": number, "groups": {"far": number}, "hardest_group": "far"} if NAME == "evaluate" else {"figure": number}
                 path.write_text(json.dumps(value) if path.suffix == ".json" else rows if path.suffix == ".csv" else f"{name} {number}\\n")
             else:
                 path.mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
 
     assert project.repro() == []
     shown = project.tool("dvc", "metrics", "show").splitlines()
-    assert shown[0].split() == ["Path", "auroc", "groups.far"] and len(shown) == 4
+    assert shown[0].split() == ["Path", "auroc", "groups.far", "hardest_group"] and len(shown) == 4
     plots = json.loads(project.tool("dvc", "plots", "show", "--json"))
     assert {"AUROC by round", "ROC, first and last round", "plots/r2/align.csv", "plots/r0/roc.csv"} <= set(plots["data"])
 

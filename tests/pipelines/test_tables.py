@@ -9,7 +9,14 @@ from pipelines._tables import Row, curves, groups_table, hardest_group, markdown
 
 
 def row(name: str, near: float, **stages: dict[str, float]) -> Row:
-    test = {"auroc": (near + 1) / 2, "auroc_low": 0.5, "auroc_high": 0.9, "fpr95": 0.25, "groups": {"far": 1.0, "near": near}}
+    test = {
+        "auroc": (near + 1) / 2,
+        "auroc_low": 0.5,
+        "auroc_high": 0.9,
+        "fpr95": 0.25,
+        "groups": {"far": 1.0, "near": near},
+        "hardest_group": "near",
+    }
     return {"round": name, "describe": {}, "assess": {}, "detect": {}, "align": {}, "evaluate": test} | stages
 
 
@@ -27,6 +34,8 @@ ROWS = [
 
 def test_the_group_that_round_zero_finds_hardest_is_followed() -> None:
     assert hardest_group(ROWS[0]) == "near"
+    for found, wanted in (("far", "far"), ("of the validation split alone", "near")):
+        assert hardest_group(ROWS[0] | {"evaluate": ROWS[0]["evaluate"] | {"hardest_group": found}}) == wanted
     header = rounds_table(ROWS, 0.95).splitlines()[0]
     assert "AUROC (95%)" in header and " near " in header
 
