@@ -37,7 +37,7 @@ class Detector:
     width: int = 16
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
-    cutpaste_share: float = 0.1
+    cutpaste_share: float = 0.3
     generated_share: float = 0.15
     degrade: float = 0.0
 
