@@ -1,6 +1,6 @@
 """The gap between generated and real pictures, and what closes it: `python benchmarks/gap.py [--seeds 3]`.
 
-For each seed, 200 descriptions of the unaligned language model are drawn (the upper bound) and generated. The default
+For each seed, 200 descriptions of the unaligned language model are drawn exactly and generated. The default
 detector learns from either, with and without what might close the gap: blur and noise, generated normals in training, real
 pictures to begin with, spectra matched to real ones. Two figures
 tell how far apart generated and real are: AUROC at distance 1, and the AUROC between fresh generated normals and real ones
@@ -47,7 +47,7 @@ class Way:
 
 WAYS = {
     "normals only": Way(),
-    "drawn (upper bound)": Way("drawn"),
+    "drawn instead": Way("drawn"),
     "generated, nothing done": Way("text"),
     "+ blur and noise on everything": Way("text", options={"degrade": 0.5}),
     "+ generated normals": Way("text", shown=True),
