@@ -196,10 +196,10 @@ def save(vae: AutoencoderKL, model: Any, tokenizer: CLIPTokenizer, out: Path) ->
     copies: dict[str, Any] = {"vae": deepcopy(vae).cpu(), "unet": unet(), "text": text_encoder(tokenizer)}
     for name, source in {"unet": model["unet"], "text": model["text"]}.items():
         copies[name].load_state_dict(source.state_dict())
+    sampler = DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing", steps_offset=1)
     pipe = StableDiffusionPipeline(
-        copies["vae"], copies["text"], tokenizer, copies["unet"], DPMSolverMultistepScheduler(**SCHEDULE, timestep_spacing="trailing"),
-        None, None, requires_safety_checker=False,
-    )  # fmt: skip
+        copies["vae"], copies["text"], tokenizer, copies["unet"], sampler, None, None, requires_safety_checker=False
+    )
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(out)
 
