@@ -1,7 +1,6 @@
 """Any diffusers text-to-image pipeline, by Hugging Face id or path; from noise, or from a normal picture."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
+from transformers.utils import logging as transformers_logging
 
 from kka.errors import KkaError
 from kka.images import prepare
@@ -19,7 +18,8 @@ from kka.records import sha256
 
 diffusers_logging.disable_progress_bar()
 diffusers_logging.set_verbosity_error()
-logging.getLogger("transformers").setLevel(logging.ERROR)  # speaks of torchvision as the pipeline loads
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 
 @dataclass
@@ -47,6 +47,9 @@ class Synthesizer:
             self.starts_from = sha256(self.normals)
         if self.strength is not None and not 0 < self.strength <= 1:
             raise KkaError(f"synthesize.options.strength: wanted a share above 0, at most 1, got {self.strength}")
+        # not before transformers has been told to be quiet: it speaks of torchvision as this is imported
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
+
         door = AutoPipelineForText2Image if self.strength is None else AutoPipelineForImage2Image
         try:
             self._pipe: Any = door.from_pretrained(self.model, dtype=torch.float32)
