@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from kka import registry
 from kka.config import Config, read_config
 from kka.errors import KkaError
 
@@ -50,7 +51,20 @@ def examine(root: Path) -> Iterator[Finding]:
         yield Finding("fail", "params.yaml", " ".join(str(error).split()))
         return
     yield Finding("ok", "params.yaml", f"{len(config.rounds)} rounds, the last is {config.last}")
+    yield from (_known(*named) for named in (
+        ("prepare", "kka.datasets", config.prepare.dataset),
+        ("synthesize", "kka.synthesizers", config.synthesize.synthesizer),
+        ("detect", "kka.detectors", config.detect.detector),
+    ))  # fmt: skip
     yield from (reachable(what, kind, reference, root, offline=offline) for what, kind, reference in needs(config))
+
+
+def _known(what: str, package: str, name: str) -> Finding:
+    """Whether the folder of a package holds the name that params.yaml gives."""
+    known = registry.names(package)
+    if name in known:
+        return Finding("ok", what, name)
+    return Finding("fail", what, f"{package.replace('.', '/')} has no '{name}'.{registry.suggestion(name, known)}")
 
 
 def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:

@@ -40,7 +40,7 @@ DOORS = {
     "torch": ("kka.alignment", "kka.backbones", "kka.descriptions", "kka.detectors.*", "kka.doctor", "kka.mini.*",
               "kka.synthesizers.diffusion", "pipelines._stage"),
     "torchvision": (),
-    "transformers": ("kka.alignment", "kka.backbones", "kka.descriptions", "kka.detectors.*", "kka.mini.*"),
+    "transformers": ("kka.alignment", "kka.backbones", "kka.descriptions", "kka.detectors.*", "kka.mini.*", "kka.synthesizers.diffusion"),
     "trl": ("kka.alignment",),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ A file may also hold `archive(image_size, **options) -> Split`, captioned photog
 options of `load` that matter to it, and some of its own; both are given all of the section, and take what they know.
 """
 
+import inspect
 from typing import Any
 
 from kka import registry
@@ -19,12 +20,27 @@ def names() -> list[str]:
 
 
 def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
-    """The splits of a data set. Raises KkaError for an unknown name or option, or data that are not there."""
+    """The splits of a data set. Raises KkaError for an unknown name, an unknown or missing option, data that are not there, and
+    a split that lacks what it is for."""
     module = registry.find(__name__, name)
     _check(name, options)
     known = registry.keywords(module.load, without=_GIVEN)
+    for option in known:
+        if option not in options and inspect.signature(module.load).parameters[option].default is inspect.Parameter.empty:
+            raise KkaError(f"the data set '{name}' wants the option '{option}', got none. Set prepare.options.{option}.")
     splits: Splits = module.load(seed, image_size, **{k: v for k, v in options.items() if k in known})
+    for part in ("train", "calibration", "validation", "test"):
+        _complete(name, part, getattr(splits, part))
     return splits
+
+
+def _complete(name: str, part: str, split: Split) -> None:
+    both = part in ("validation", "test")
+    anomalies = int((split.labels == 1).sum())
+    normals = len(split) - anomalies
+    if not normals or bool(anomalies) != both:
+        wanted = "normals and anomalies (a few dozen real ones tell how good a detector is)" if both else "normals only"
+        raise KkaError(f"the data set '{name}': {part} wants {wanted}, got {normals} normals and {anomalies} anomalies.")
 
 
 def archive(name: str, image_size: int, **options: Any) -> Split:

@@ -52,6 +52,13 @@ def test_what_is_missing_fails(project: Path) -> None:
     assert findings[-2].detail.startswith("model kka/mini/lm: no such folder. Make it")
 
 
+def test_unknown_names_fail_with_a_suggestion(project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("detector: bce", "detector: deepsad"), encoding="utf-8")
+    found = [f for f in examine(project) if f.mark == "fail"]
+    assert [(f.what, f.detail) for f in found] == [("detect", "kka/detectors has no 'deepsad'. Did you mean 'deep_sad'?")]
+
+
 def test_a_broken_or_missing_params_file_fails_in_one_line(project: Path) -> None:
     (project / "params.yaml").write_text("last: r1\nrounds: {r1: {prev: r0}}\ndescribe: {cuont: 1}\nalgin: {}\n", encoding="utf-8")
     last = list(examine(project))[-1]

@@ -109,7 +109,7 @@ def test_files_in_the_hubs_own_layout_are_found(cifar100_folder: Path, tmp_path:
         ({"normal": []}, "wanted at least one normal class"),
         ({"archive_classes": 95}, "archive_classes 95 of 95"),
         ({"train": 100}, "cifar100: wanted 115 and got 50 normal photographs in"),
-        ({"validation": 2, "calibration": 0, "train": 0, "archive_classes": 94, "normal": ["bed"]}, None),
+        ({"validation": 2, "calibration": 1, "train": 1, "archive_classes": 94, "normal": ["bed"]}, None),
         ({"validation": 5, "archive_classes": 94, "train": 1, "calibration": 1}, "lower validation"),
         ({"colour": "red"}, "the data set 'cifar100' has the unknown option 'colour'. It knows: source, normal, train,"),
     ],
