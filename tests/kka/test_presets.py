@@ -29,8 +29,7 @@ def test_every_preset_is_read_and_names_what_there_is(name: str) -> None:
     assert config.synthesize.synthesizer in synthesizers.names()
     assert config.detect.detector in registry.names("kka.detectors")
     module = registry.find("kka.datasets", config.prepare.dataset)
-    known = registry.keywords(module.load, getattr(module, "archive", None), without=("seed", "image_size"))
-    registry.check_options("the data set", config.prepare.options, known)
+    registry.check_options("", config.prepare.options, module.load, getattr(module, "archive", None), without=("seed", "image_size"))
     assert config.detect.hard_proportion.rounds == len(config.lineage(config.last))
 
 
