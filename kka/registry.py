@@ -34,11 +34,16 @@ def keywords(*functions: Callable[..., Any] | None, without: Iterable[str] = ())
 
 
 def check_options(who: str, options: Mapping[str, Any], *functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> None:
-    """Raises KkaError for an option that none of the functions takes, and for a value of another type than theirs says."""
+    """Raises KkaError for an option that none of the functions takes."""
     known = keywords(*functions, without=without)
-    for key, value in options.items():
+    for key in options:
         if key not in known:
             raise KkaError(f"{who} has the unknown option '{key}'.{suggestion(str(key), known)}")
+
+
+def check_types(who: str, options: Mapping[str, Any], *functions: Callable[..., Any] | None) -> None:
+    """Raises KkaError for a value of another type than the functions say."""
+    for key, value in options.items():
         for kind in {_kind(f, key) for f in functions if f} - {inspect.Parameter.empty}:
             try:
                 TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=True)

@@ -61,5 +61,7 @@ def has_archive(name: str) -> bool:
 
 
 def _check(name: str, options: dict[str, Any]) -> None:
-    module = registry.find(__name__, name)
-    registry.check_options(f"the data set '{name}'", options, module.load, getattr(module, "archive", None), without=_GIVEN)
+    module, who = registry.find(__name__, name), f"the data set '{name}'"
+    takers = module.load, getattr(module, "archive", None)
+    registry.check_options(who, options, *takers, without=_GIVEN)
+    registry.check_types(who, options, *takers)

@@ -45,6 +45,7 @@ def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
     make = registry.find(__name__, name).Synthesizer
     known = registry.keywords(make)
     registry.check_options(f"the synthesizer '{name}'", options, make)
+    registry.check_types(f"the synthesizer '{name}'", options, make)
     made: Synthesizer = make(**{k: v for k, v in data.items() if k in known} | options)
     return made
 

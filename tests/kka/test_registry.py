@@ -33,9 +33,9 @@ def test_suggestion_names_the_nearest_or_all() -> None:
 def test_an_option_of_another_type_is_named_with_what_is_wanted() -> None:
     def load(seed: int, share: float, names: list[str], source: str | None = None) -> None: ...
 
-    registry.check_options("here", {"share": 1, "names": ["a"], "source": None}, load, without=("seed",))
+    registry.check_types("here", {"share": 1, "names": ["a"], "source": None}, load, None)
     for wrong, said in (({"share": "0.5"}, "share wants a valid number, got '0.5'"), ({"names": "a"}, "names wants a valid list, got 'a'")):
         with pytest.raises(KkaError, match=f"^here: {said}.$"):
-            registry.check_options("here", wrong, load)
+            registry.check_types("here", wrong, load)
     with pytest.raises(KkaError, match="unknown option 'seed'. It knows: share, names, source."):
         registry.check_options("here", {"seed": 1}, load, without=("seed",))

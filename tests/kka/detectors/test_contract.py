@@ -68,10 +68,12 @@ def test_generated_normals_are_learnt_as_normals(name, task):
     generated = 255 - flowers(96, 0, 5)
 
     def apart(**given):
+        """How far the generated ones score above real ones, in deviations of these."""
         detector = make(name).fit(normals, anomalies, **given)
-        return separation(detector.score(real), detector.score(generated))
+        scores = detector.score(real)
+        return (detector.score(generated).mean() - scores.mean()) / scores.std()
 
-    assert apart(generated_normals=generated) < apart() - 0.1
+    assert apart(generated_normals=generated) < 0.7 * apart()
 
 
 @pytest.mark.parametrize("name", NAMES)
