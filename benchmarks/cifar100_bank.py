@@ -7,7 +7,6 @@ hold, mean and deviation, and writes benchmarks/results/cifar100_bank.json. Resu
 
 import argparse
 import json
-import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from kka import datasets, detectors
 from kka.config import Config, check_config, read_config
+from kka.doctor import cores
 from kka.metrics import auroc
 from kka.mini import lm
 from kka.records import seed_of, write_json
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True, help="folder with CIFAR-100's train.parquet and test.parquet")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/cifar100"), help="folder for the runs")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)

@@ -1,16 +1,14 @@
 """The gap between generated and real pictures, and what closes it: `python benchmarks/gap.py [--seeds 3]`.
 
-For each seed, 200 descriptions of the unaligned language model are drawn exactly and generated. The default
-detector learns from either, with and without what might close the gap: blur and noise, generated normals in training, real
-pictures to begin with, spectra matched to real ones. Two figures
-tell how far apart generated and real are: AUROC at distance 1, and the AUROC between fresh generated normals and real ones
-(0.5: they cannot be told apart). Defaults are chosen by this table, so it is scored on drawings that no test split of the
-other benchmarks holds. Writes benchmarks/results/gap.json.
+For each seed, 200 descriptions of the unaligned language model are drawn exactly and generated. The default detector learns
+from either, with and without what might close the gap: blur and noise, generated normals in training, real pictures to begin
+with, spectra matched to real ones. Two figures tell how far apart generated and real are: AUROC at distance 1, and the AUROC
+between fresh generated normals and real ones (0.5: they cannot be told apart). It is scored on drawings that no test split of
+the other benchmarks holds. Writes benchmarks/results/gap.json.
 """
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from kka import detectors
 from kka.datasets import blossom
 from kka.descriptions import Writer, blank_adapter
+from kka.doctor import cores
 from kka.metrics import auroc, separation
 from kka.mini.lm import PROMPT
 from kka.records import Split, Splits, seed_of, write_json
@@ -120,7 +119,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)

@@ -7,7 +7,6 @@ and deviation, and writes every figure to benchmarks/results/rounds. Resumable: 
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from kka.config import Config, read_config
+from kka.doctor import cores
 from kka.records import write_json
 from pipelines.loop import run_loop
 
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=20, help="the first seed: those below 20 were seen while the defaults were settled")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"), help="folder for the runs")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)

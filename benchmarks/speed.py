@@ -4,7 +4,6 @@ The reference asks its language model for one sequence at a time, without a cach
 same 200 items, the same run: tokens per second of either way, and their ratio.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 
 from kka.descriptions import Writer, blank_adapter
+from kka.doctor import cores
 from kka.mini import lm
 from kka.records import seed_of
 
@@ -52,7 +52,7 @@ def import_seconds() -> float:
 
 def main() -> None:
     torch.set_flush_denormal(True)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as folder:
         blank_adapter(str(MODEL), Path(folder), r=8, alpha=16, dropout=0.0, target_modules="all-linear", seed=0)
         writer = Writer.load(str(MODEL), Path(folder))

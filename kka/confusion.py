@@ -1,8 +1,8 @@
 """The confusion evaluator: which generated anomalies confuse the detector, and what follows from it.
 
 Scores become grades (hard, between, easy), grades become the training mixture, and a surrogate of the scores ranks
-descriptions for the preference pairs. The guard stands
-before all of it: a description that says the normal class, or nothing, never becomes an anomaly.
+descriptions for the preference pairs. The guard stands before all of it: a description that says the normal class, or
+nothing, never becomes an anomaly.
 """
 
 from collections import Counter

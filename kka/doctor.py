@@ -61,10 +61,11 @@ def examine(root: Path) -> Iterator[Finding]:
 
 def _known(what: str, package: str, name: str) -> Finding:
     """Whether the folder of a package holds the name that params.yaml gives."""
-    known = registry.names(package)
-    if name in known:
-        return Finding("ok", what, name)
-    return Finding("fail", what, f"{package.replace('.', '/')} has no '{name}'.{registry.suggestion(name, known)}")
+    try:
+        registry.check_name(package, name)
+    except KkaError as error:
+        return Finding("fail", what, str(error))
+    return Finding("ok", what, name)
 
 
 def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:

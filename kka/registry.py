@@ -19,11 +19,16 @@ def names(package: str) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
 
-def find(package: str, name: str) -> ModuleType:
-    """The module behind `name`. Raises KkaError with a suggestion where there is none."""
+def check_name(package: str, name: str) -> None:
+    """Raises KkaError with a suggestion where the package has no file of that name; imports none of them."""
     known = names(package)
     if name not in known:
         raise KkaError(f"{package.replace('.', '/')} has no '{name}'.{suggestion(name, known)}")
+
+
+def find(package: str, name: str) -> ModuleType:
+    """The module behind `name`. Raises KkaError with a suggestion where there is none."""
+    check_name(package, name)
     return importlib.import_module(f"{package}.{name}")
 
 
@@ -31,6 +36,12 @@ def keywords(*functions: Callable[..., Any] | None, without: Iterable[str] = ())
     """The parameters that the functions take by keyword, in their order; None takes none."""
     found = dict.fromkeys(p.name for f in functions if f for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD)
     return [n for n in found if n not in set(without)]
+
+
+def required(function: Callable[..., Any], without: Iterable[str] = ()) -> list[str]:
+    """The parameters of the function that have no default."""
+    parameters = inspect.signature(function).parameters
+    return [n for n in keywords(function, without=without) if parameters[n].default is inspect.Parameter.empty]
 
 
 def check_options(who: str, options: Mapping[str, Any], *functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> None:

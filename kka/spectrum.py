@@ -27,8 +27,9 @@ def spectral_gains(generated: Images, real: Images) -> Gains:
 
 def apply_gains(images: Images, gains: Gains) -> Images:
     """The pictures (n, h, w, 3) with their frequencies amplified by `gains`, clipped to 0 to 255."""
-    frequencies = np.fft.fft2(images, axes=(1, 2)) * gains
-    return np.asarray(np.fft.ifft2(frequencies, axes=(1, 2)).real.clip(0, 255).round(), dtype=np.uint8)
+    # one at a time: frequencies take 16 times the memory of a picture's bytes
+    made = [np.fft.ifft2(np.fft.fft2(image, axes=(0, 1)) * gains, axes=(0, 1)).real for image in images]
+    return np.asarray(np.stack(made).clip(0, 255).round(), dtype=np.uint8)
 
 
 def _rings(height: int, width: int) -> NDArray[np.int64]:

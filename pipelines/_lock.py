@@ -11,6 +11,14 @@ import yaml
 from kka.errors import KkaError
 
 
+def lock_file(root: Path) -> Path:
+    """dvc.lock. Raises KkaError where there is none."""
+    path = root / "dvc.lock"
+    if not path.exists():
+        raise KkaError(f"{path} is missing: nothing has been run yet. Run `dvc repro`.")
+    return path
+
+
 @dataclass(frozen=True)
 class Lock:
     """The stages of dvc.lock that are up to date with params.yaml, and the MD5 of each of their outs by path."""
@@ -21,10 +29,7 @@ class Lock:
     @classmethod
     def read(cls, root: Path) -> "Lock":
         """Raises KkaError where there is no dvc.lock."""
-        path = root / "dvc.lock"
-        if not path.exists():
-            raise KkaError(f"{path} is missing: nothing has been run yet. Run `dvc repro`.")
-        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+        stages = yaml.safe_load(lock_file(root).read_text(encoding="utf-8"))["stages"]
         return cls(root, _fresh(stages, yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))))
 
     def files(self, stage: str, folder: str) -> list[Path]:
@@ -49,11 +54,14 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
     def fresh(name: str) -> bool:
         if name not in known:
             stage = stages[name]
-            mine = _continues(params, name, stage["cmd"])
-            mine = mine and all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
-            known[name] = mine and all(
-                dep["path"] not in writers or (fresh(writers[dep["path"]]) and outs[writers[dep["path"]]][dep["path"]] == dep["md5"])
-                for dep in stage.get("deps", [])
+            mine = all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
+            known[name] = (
+                mine
+                and _continues(params, name, stage["cmd"])
+                and all(
+                    dep["path"] not in writers or (fresh(writers[dep["path"]]) and outs[writers[dep["path"]]][dep["path"]] == dep["md5"])
+                    for dep in stage.get("deps", [])
+                )
             )
         return known[name]
 
@@ -63,8 +71,7 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
 def _continues(params: Mapping[str, Any], name: str, command: str) -> bool:
     """Whether a round's stage ran as the continuation of the round that it continues now."""
     _, _, item = name.partition("@")
-    previous = _lookup(params, f"rounds.{item}.prev") if item else None
-    return not item or command.split()[-2:] == [item, previous]
+    return not item or command.split()[-2:] == [item, _lookup(params, f"rounds.{item}.prev")]
 
 
 def _lookup(params: Any, key: str) -> Any:

@@ -17,8 +17,8 @@ def refuse_photographs(run: Run, synthesizer: Synthesizer) -> None:
 def match_spectrum(run: Run, normals: Images) -> None:
     """Rewrites this round's pictures and controls with the spectrum of `normals`, by gains that the training half of the
     controls shows: the other half measures what was reached."""
-    folders = [run.path("data", run.round, name) for name in ("anomalies", "controls")]
-    controls = read_images(folders[1])
-    gains = spectral_gains(controls[: len(controls) // 2], normals)
-    for folder in folders:
-        write_images(folder, apply_gains(read_images(folder), gains))
+    folder = run.path("data", run.round)
+    made = {name: read_images(folder / name) for name in ("anomalies", "controls")}
+    gains = spectral_gains(made["controls"][: len(made["controls"]) // 2], normals)
+    for name, images in made.items():
+        write_images(folder / name, apply_gains(images, gains))

@@ -21,7 +21,11 @@ def hardest_group(first: Row) -> str:
     test split holds none of that group, its own hardest one."""
     groups: dict[str, float] = first["evaluate"]["groups"]
     found = str(first["evaluate"]["hardest_group"])
-    return found if found in groups else min(groups, key=lambda g: (groups[g], g))
+    return found if found in groups else _hardest_first(groups)[0]
+
+
+def _hardest_first(groups: Mapping[str, float]) -> list[str]:
+    return sorted(groups, key=lambda g: (groups[g], g))
 
 
 LEGEND = """\
@@ -62,7 +66,7 @@ def _cells(row: Row, group: str, auroc: str) -> dict[str, str]:
 def groups_table(rows: Sequence[Row], most: int = 12) -> str:
     """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero."""
     groups: dict[str, float] = rows[0]["evaluate"]["groups"]
-    hardest = sorted(groups, key=lambda g: (groups[g], g))[:most]
+    hardest = _hardest_first(groups)[:most]
     return markdown([{"group": g} | {row["round"]: f"{row['evaluate']['groups'][g]:.3f}" for row in rows} for g in hardest])
 
 

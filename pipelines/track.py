@@ -29,7 +29,7 @@ from kka.config import Config, read_config
 from kka.errors import KkaError
 from kka.records import read_json, write_json
 from pipelines._csv import DPO
-from pipelines._lock import Lock
+from pipelines._lock import Lock, lock_file
 from pipelines._spool import Told, home, watcher_lock
 
 Point = tuple[str, float, int]  # name, value, step
@@ -227,18 +227,18 @@ class Reader:
         if key not in self.trackers:
             self.trackers[key] = Tracker(self.home, config)
         tracker = self.trackers[key]
-        run, points, status = tracker.round(name), [], "FINISHED" if told.ended else "RUNNING" if told.alive else "FAILED"
+        run, points = tracker.round(name), []
         for message in messages:
             if "key" in message:
                 points.append((message["key"], message["value"], message["step"]))
                 continue
-            status, told.ended = "FINISHED", True
+            told.ended = True
             own = figures(stage, message["figures"])
             points += [*own, (f"seconds/{stage}", message["seconds"], 0), (f"megabytes/{stage}", message["megabytes"], 0)]
             if stage == "evaluate" and name in ("r0", *config.lineage(config.last)):
                 tracker.auroc_by_round(name, own)
         tracker.record(run, points)
-        tracker.status(run, status)
+        tracker.status(run, "FINISHED" if told.ended else "RUNNING" if told.alive else "FAILED")
 
 
 def watch(folder: Path) -> None:
@@ -255,9 +255,7 @@ def main() -> None:
     if sys.argv[1:2] == ["watch"]:
         return watch(Path(sys.argv[2]))
     state = home() / "reconciled.json"
-    if not Path("dvc.lock").exists():
-        raise KkaError("dvc.lock is missing: nothing has been run yet. Run `dvc repro`.")
-    key = hashlib.sha256(Path("params.yaml").read_bytes() + Path("dvc.lock").read_bytes()).hexdigest()
+    key = hashlib.sha256(Path("params.yaml").read_bytes() + lock_file(Path()).read_bytes()).hexdigest()
     told = any((home() / "spool").glob("*.jsonl"))
     if told or not (home() / "mlflow.db").exists() or not state.exists() or read_json(state) != key:
         Reader(home()).drain()

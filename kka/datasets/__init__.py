@@ -4,7 +4,6 @@ A file may also hold `archive(image_size, **options) -> Split`, captioned photog
 options of `load` that matter to it, and some of its own; both are given all of the section, and take what they know.
 """
 
-import inspect
 from typing import Any
 
 from kka import registry
@@ -25,8 +24,8 @@ def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
     module = registry.find(__name__, name)
     _check(name, options)
     known = registry.keywords(module.load, without=_GIVEN)
-    for option in known:
-        if option not in options and inspect.signature(module.load).parameters[option].default is inspect.Parameter.empty:
+    for option in registry.required(module.load, without=_GIVEN):
+        if option not in options:
             raise KkaError(f"the data set '{name}' wants the option '{option}', got none. Set prepare.options.{option}.")
     splits: Splits = module.load(seed, image_size, **{k: v for k, v in options.items() if k in known})
     for part in ("train", "calibration", "validation", "test"):

@@ -123,11 +123,10 @@ def diffusion(
     rows = blossom.flowers(round(images * 1.12), None, rng)
     rows = rows[~blossom.withheld(rows)][:images]
     x = latents(vae, blossom.draw(rows, rng)) * vae.config.scaling_factor
-    tokenizer: CLIPTokenizer = (
-        CLIPTokenizer.from_pretrained(out / "tokenizer")
-        if more
-        else clip_tokenizer(blossom.captions(blossom.flowers(5000, None, rng), rng), TOKENS)
-    )
+    if more:
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    else:
+        tokenizer = clip_tokenizer(blossom.captions(blossom.flowers(5000, None, rng), rng), TOKENS)
     draws, reads = unet(), text_encoder(tokenizer)
     if more:
         draws.load_state_dict(UNet2DConditionModel.from_pretrained(out / "unet", dtype=torch.float32).state_dict())

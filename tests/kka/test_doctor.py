@@ -119,6 +119,6 @@ def test_more_threads_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) 
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(doctor, "cores", lambda: 2)
     found = doctor._device()
     assert found.mark == "warn" and "set OMP_NUM_THREADS=2" in found.detail
