@@ -1,4 +1,4 @@
-"""What the built-in models can do: the gates of their model cards. `python benchmarks/builtin_models.py [--write]`.
+"""What the built-in models can do: the gates of their model cards. `python -m benchmarks.builtin_models [--write]`.
 
 Language model: share of 500 captions at temperature 1 that are sentences of blossom's world, and share that are distinct.
 Text-to-image: on 1,000 captions of species that it never trained on, how often an attribute classifier reads the asked
@@ -79,7 +79,7 @@ def main() -> None:
 def _into_card(card: Path, figures: dict[str, Any]) -> None:
     head = card.read_text(encoding="utf-8").split("## Measured")[0]
     text = json.dumps(figures, indent=2)
-    card.write_text(f"{head}## Measured\nBy `python benchmarks/builtin_models.py --write`:\n```json\n{text}\n```\n", encoding="utf-8")
+    card.write_text(f"{head}## Measured\nBy `python -m benchmarks.builtin_models --write`:\n```json\n{text}\n```\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

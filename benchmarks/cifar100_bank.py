@@ -1,4 +1,4 @@
-"""Real photographs: `python benchmarks/cifar100_bank.py --source FOLDER [--seeds 3]`, FOLDER with CIFAR-100's parquet files.
+"""Real photographs: `python -m benchmarks.cifar100_bank --source FOLDER [--seeds 3]`, FOLDER with CIFAR-100's parquet files.
 
 The preset cifar100-bank on the same number of photographs and seeds: `normals` (round zero), `random` (photographs drawn
 blindly from the archive), `no_dpo` and `kka`. Prints AUROC on furniture against the 50 classes that the archive does not

@@ -1,4 +1,4 @@
-"""The gap between generated and real pictures, and what closes it: `python benchmarks/gap.py [--seeds 3]`.
+"""The gap between generated and real pictures, and what closes it: `python -m benchmarks.gap [--seeds 3]`.
 
 For each seed, 200 descriptions of the unaligned language model are drawn exactly and generated. The default detector learns
 from either, with and without what might close the gap: blur and noise, generated normals in training, real pictures to begin

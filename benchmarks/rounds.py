@@ -1,7 +1,7 @@
-"""KKA's rounds on blossom over several seeds: `python benchmarks/rounds.py [--seeds 5] [--work DIR] [--threads N]`.
+"""KKA's rounds on blossom over several seeds: `python -m benchmarks.rounds [--seeds 5] [--work DIR] [--threads N]`.
 
 Three variants on the same budget and seeds: `kka` (the defaults), `no_dpo` (the same rounds and images, the language model
-never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the table of the README with mean
+never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the tables of the README with mean
 and deviation, and writes every figure to benchmarks/results/rounds. Resumable: what was finished in `--work` is kept.
 """
 
@@ -57,15 +57,36 @@ FIGURES = {
     "readable": lambda r: r["describe"]["readable"],
     "distinct": lambda r: r["describe"]["distinct"],
     "generated vs real normals": lambda r: r["evaluate"]["controls_auroc"],
+    "adapter's way": lambda r: r["align"]["share_of_the_way"],
 }
+
+
+def _by_variant(results: dict[str, Any]) -> dict[str, list[Any]]:
+    """The runs of each variant that there are, in the order of their seeds."""
+    found = {name: [run for key, run in sorted(results.items()) if key.rsplit("-", 1)[0] == name] for name in VARIANTS}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def gains(results: dict[str, Any]) -> str:
+    """Markdown: what the rounds are worth, a row a variant. The error is 1 - AUROC, its mean in the last round over its mean in
+    round zero; points are hundredths of AUROC, the mean over seeds with the least and the most."""
+    lines = ["| variant | error left | error left at distance 1 | points gained | points gained at distance 1 |", "|---|---|---|---|---|"]
+    for name, runs in _by_variant(results).items():
+        left, gained = [], []
+        for figure in ("AUROC", "AUROC at distance 1"):
+            ends = [(FIGURES[figure](run["r0"]), FIGURES[figure](list(run.values())[-1])) for run in runs]
+            left.append(f"{sum(1 - last for _, last in ends) / sum(1 - first for first, _ in ends):.2f}")
+            points = [100 * (last - first) for first, last in ends]
+            gained.append(f"{statistics.mean(points):.1f} ({min(points):.1f} to {max(points):.1f})")
+        lines.append(f"| {' | '.join([name, *left, *gained])} |")
+    return "\n".join(lines)
 
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: a row a variant and round, mean and standard deviation over seeds."""
     lines = [f"| variant | seeds | round | {' | '.join(FIGURES)} |", f"|---|---|---|{'---|' * len(FIGURES)}"]
-    for name in VARIANTS:
-        runs = [found for key, found in sorted(results.items()) if key.rsplit("-", 1)[0] == name]
-        for r in runs[0] if runs else ():
+    for name, runs in _by_variant(results).items():
+        for r in runs[0]:
             cells = [_cell([found[r] for found in runs], figure) for figure in FIGURES]
             lines.append(f"| {' | '.join([name, str(len(runs)), r, *cells])} |")
     return "\n".join(lines)
@@ -96,7 +117,8 @@ def main() -> None:
         for name in arguments.variants:
             found = run(base, name, seed, arguments.work)
             write_json(RESULTS / f"{name}-{seed}.json", found)
-    print(table({path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}))
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    print(gains(results), table(results), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast describing is, and how light an import: `python benchmarks/speed.py`.
+"""How fast describing is, and how light an import: `python -m benchmarks.speed`.
 
 The reference asks its language model for one sequence at a time, without a cache of keys and values. The same model, the
 same 200 items, the same run: tokens per second of either way, and their ratio.
