@@ -3,6 +3,7 @@
 The preset cifar100-bank on the same number of photographs and seeds: `normals` (round zero), `random` (photographs drawn
 blindly from the archive), `no_dpo` and `kka`. Prints AUROC on furniture against the 50 classes that the archive does not
 hold, mean and deviation, and writes benchmarks/results/cifar100_bank.json. Resumable: what is finished in `--work` is kept.
+Seeds begin at 20: the preset's proportion of hard anomalies was settled on lower ones.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from pipelines.loop import run_loop
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cifar100_bank.json"
-ROWS = ("normals", "random", "no_dpo", "kka")
+ROWS = ("random", "no_dpo", "kka")
+FIRST = 20
 
 
 def configure(source: Path, writer: Path, seed: int, *, aligned: bool) -> Config:
@@ -82,7 +84,7 @@ def table(results: dict[str, Any]) -> str:
     """Markdown: AUROC by row and round, mean and deviation over seeds; in brackets the photographs."""
     rounds = len(next(iter(results.values()))["kka"]["auroc"])
     lines = [f"| trained on | {' | '.join(f'r{k}' for k in range(rounds))} |", f"|---|{'---|' * rounds}"]
-    for name in ROWS[1:]:
+    for name in ROWS:
         runs = [found[name] for found in results.values()]
         cells = [
             f"{_mean([r['auroc'][k] for r in runs])} ({statistics.mean(r['photographs'][k] for r in runs):.0f})" for k in range(rounds)
@@ -106,7 +108,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for seed in range(arguments.seeds):
+    for seed in range(FIRST, FIRST + arguments.seeds):
         if str(seed) not in results:
             results[str(seed)] = run(arguments.source.resolve(), seed, arguments.work)
             write_json(RESULTS, results)

@@ -70,12 +70,13 @@ def _known(what: str, package: str, name: str) -> Finding:
 
 def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:
     """The models and data that params.yaml names: what for, of which kind, and where."""
-    data, pictures = config.prepare.options, config.synthesize.options
+    data, pictures, backbone = config.prepare.options, config.synthesize.options, str(config.detect.options.get("backbone", ""))
     named: list[tuple[str, Kind, str | None]] = [
         ("describe", "model", config.describe.model),
         ("prepare", "dataset", data.get("source")),
         ("synthesize", "model", pictures.get("model")),
         ("synthesize", "dataset", pictures.get("archive")),
+        ("detect", "model", None if ":" in backbone else backbone),
     ]
     yield from ((what, kind, reference) for what, kind, reference in named if reference)
 

@@ -35,6 +35,7 @@ from pipelines._spool import Told, home, watcher_lock
 Point = tuple[str, float, int]  # name, value, step
 EXPERIMENT = "kka"
 GRIDS = "report"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the page of an experiment opens on traces of language models
 COMMIT = "mlflow.source.git.commit"
 PATIENCE = 30  # seconds without a stage, after which the watcher leaves
 
@@ -137,7 +138,7 @@ def _open(folder: Path) -> tuple[Any, str]:
     with FileLock(folder / "database.lock"):
         client = MlflowClient(tracking_uri=f"sqlite:///{database}")
         found = client.get_experiment_by_name(EXPERIMENT)
-        number = found.experiment_id if found else client.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
+        number = found.experiment_id if found else client.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri(), tags=KIND)
         connection = sqlite3.connect(database)
         connection.execute("PRAGMA journal_mode=WAL")  # readers and a writer side by side, and twice as fast
         connection.close()

@@ -12,9 +12,10 @@ from kka.records import seed_of
 
 
 class ConvNet(nn.Module):
-    """Float pictures (b, 3, h, w) in 0 to 1 -> logits (b,). Pools over the whole picture at last, so any side from 16 on goes."""
+    """Float pictures (b, 3, h, w) in 0 to 1 -> `outputs` numbers each, (b, outputs), or (b,) for one. Pools over the whole
+    picture at last, so any side from 16 on goes."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, outputs: int = 1) -> None:
         super().__init__()
         c = width
         self.body = nn.Sequential(
@@ -22,13 +23,13 @@ class ConvNet(nn.Module):
             *_block(c, 2 * c), *_block(2 * c, 2 * c), nn.MaxPool2d(2),
             *_block(2 * c, 4 * c), *_block(4 * c, 4 * c),
         )  # fmt: skip
-        self.head = nn.Linear(8 * c, 1)
+        self.head = nn.Linear(8 * c, outputs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it; a third faster
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body((x * 4 - 2).contiguous(memory_format=torch.channels_last))
-        logits: Tensor = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
-        return logits[:, 0]
+        made: Tensor = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+        return made.squeeze(1)
 
 
 def _block(before: int, after: int) -> list[nn.Module]:

@@ -21,19 +21,6 @@ BATCH = 64
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
 
-def check_options(who: str, detector: Any) -> None:
-    """Raises KkaError for a hyperparameter of the wrong kind or out of range: whole numbers are at least 1 (a batch 2),
-    others at least 0, and shares and milestones at most 1."""
-    for field in dataclasses.fields(detector):
-        value = getattr(detector, field.name)
-        whole, most = field.type is int, 1.0 if field.name.endswith(("share", "milestone")) else float("inf")
-        least = {"seed": 0, "batch_size": 2}.get(field.name, int(whole))
-        kinds = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
-            limits = f"from {least} to 1" if most == 1 else f"of at least {least}"
-            raise KkaError(f"the detector '{who}': {field.name} wants a {'whole ' if whole else ''}number {limits}, got {value!r}.")
-
-
 def check_fit(who: str, normals: Images, anomalies: Images | None, generated_normals: Images | None) -> None:
     """Raises KkaError unless all are non-empty uint8 (n, h, w, 3) of one size, h and w at least 16."""
     check_images(f"{who}.fit: normals", normals)
@@ -67,21 +54,26 @@ def check_images(what: str, images: Images) -> None:
         raise KkaError(f"{what} want at least one picture, got none. Leave out what there is none of.")
 
 
-def tensor(images: Images) -> Tensor:
-    """Float images (n, 3, h, w) in 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255).contiguous()
+def channels_first(images: Images) -> Tensor:
+    """uint8 (n, h, w, 3) as (n, 3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
-@torch.inference_mode()
-def score(images: Images, function: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
-    """`function` of float images, (b, 3, h, w) -> (b,), over all. Every batch is filled up to one size, for with the size of
-    a batch the last bits of its rows can change."""
+def floats(images: Tensor) -> Tensor:
+    """uint8 pictures (n, 3, h, w) as floats in 0 to 1."""
+    return images.float().div_(255).contiguous()
+
+
+@torch.no_grad()
+def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`function` of float pictures, (b, 3, h, w) -> (b, ...), over all, uint8 (n, h, w, 3) or (n, 3, h, w). Every batch is
+    filled up to one size, for with the size of a batch the last bits of its rows can change."""
+    every = images if isinstance(images, Tensor) else channels_first(images)
     parts = []
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        full = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
-        parts.append(function(tensor(full))[: len(part)].double().numpy())
-    return np.concatenate(parts)
+    for part in every.split(BATCH):
+        full = torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])
+        parts.append(function(floats(full))[: len(part)])
+    return torch.cat(parts)
 
 
 def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, tensors: Mapping[str, Tensor]) -> None:

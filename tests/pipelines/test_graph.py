@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from kka import detectors
 from kka.config import Config
 
 ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 PRESETS = {p.stem: yaml.safe_load(p.read_text(encoding="utf-8")) for p in (ROOT / "presets").glob("*.yaml")}
+# each detector stands on shared modules of its own, so the graph is looked at with each of them
+PRESETS |= {f"blossom, {n}": {**PRESETS["blossom"], "detect": {**PRESETS["blossom"]["detect"], "detector": n}} for n in detectors.names()}
 STAGES: dict[str, dict[str, Any]] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
 EACH_ROUND = [name for name, stage in GRAPH["stages"].items() if "foreach" in stage]
 # these carry no result, as the head of dvc.yaml says

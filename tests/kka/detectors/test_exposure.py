@@ -1,22 +1,23 @@
-"""What is particular to the ensemble: its negatives, the mixture in a batch, and a score that does not saturate."""
+"""What is particular to outlier exposure: its negatives, the mixture in a batch, the ensemble, and the losses of bce and hsc."""
 
 import numpy as np
 import pytest
 import torch
 
-from kka.detectors import _augment, bce
+from kka.detectors import _augment, bce, hsc
+from kka.detectors._base import Pictures
 from kka.detectors._networks import seeded
 
 
 def batch(images, half=20, **options):
-    """The rows that `_batch` takes from sources that are plain 0.2 (normal), 0.5 (anomaly) and 0.8 (generated normal)."""
+    """The rows that `_batch` takes from sources that are plain 0.2 (normal), 0.4 (anomaly) and 0.8 (generated normal)."""
     detector = bce.Detector(degrade=0, **options)
     with seeded("test"):
-        return detector._batch(images, half).mean((1, 2, 3))
+        return detector._batch(Pictures(*images), half).mean((1, 2, 3))
 
 
 def plain(value, n=5):
-    return torch.full((n, 3, 16, 16), value)
+    return torch.full((n, 3, 16, 16), round(255 * value), dtype=torch.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +31,9 @@ def test_without_anomalies_the_anomalous_half_is_made_of_normals():
 
 
 def test_a_batch_holds_the_shares_that_were_asked_for():
-    values = batch([plain(0.2), plain(0.5), plain(0.8)], cutpaste_share=0.25, generated_share=0.3)
+    values = batch([plain(0.2), plain(0.4), plain(0.8)], cutpaste_share=0.25, generated_share=0.3)
     assert torch.isclose(values[:20], torch.tensor(0.8)).sum() == 6  # 0.3 of the 20 normals
-    assert torch.isclose(values[20:], torch.tensor(0.5)).sum() == 15  # three quarters of the 20 anomalies
+    assert torch.isclose(values[20:], torch.tensor(0.4)).sum() == 15  # three quarters of the 20 anomalies
     assert torch.isclose(values[:20], torch.tensor(0.2)).sum() == 14
 
 
@@ -67,6 +68,30 @@ def test_the_score_is_the_mean_logit_of_the_members():
     detector = bce.Detector(members=3, steps=2, width=4).fit(images)
     x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
-        logits = [network(x).numpy() for network in detector.networks_]
+        logits = [network(x).numpy() for network in detector.network_.members]
     np.testing.assert_allclose(detector.score(images), np.mean(logits, axis=0), rtol=1e-4, atol=1e-5)
     assert np.std(logits, axis=0).min() > 0  # no two members are alike
+
+
+def test_the_focal_loss_by_hand():
+    """At a logit of 0 a picture is right by a half: it counts (1 - 1/2)^gamma of its cross entropy, log 2."""
+    scores, labels = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
+    assert bce.Detector(focal=2.0).loss(scores, labels).item() == pytest.approx(np.log(2) / 4, rel=1e-6)
+    assert bce.Detector().loss(scores, labels).item() == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_the_loss_of_the_hypersphere_by_hand():
+    """The distance itself for a normal, -log(1 - exp(-d)) for an anomaly: exp(-log 2) leaves log 2."""
+    d = float(np.log(2))
+    loss = hsc.Detector().loss(torch.tensor([0.75, d]), torch.tensor([0.0, 1.0]))
+    assert loss.item() == pytest.approx((0.75 + d) / 2, rel=1e-6)
+    assert np.isfinite(hsc.Detector().loss(torch.tensor([0.0]), torch.tensor([1.0])).item())  # an anomaly in the very centre
+
+
+def test_the_score_of_the_hypersphere_is_the_pseudo_huber_distance():
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    detector = hsc.Detector(members=1, steps=2, width=4, rep_dim=8).fit(images)
+    with torch.inference_mode():
+        features = detector.network_.members[0].features(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).numpy()
+    assert features.shape == (5, 8)
+    np.testing.assert_allclose(detector.score(images), np.sqrt((features**2).sum(1) + 1) - 1, rtol=1e-4)

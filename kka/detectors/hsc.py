@@ -1,0 +1,36 @@
+"""The hypersphere classifier (Ruff et al. 2020, "Rethinking assumptions in deep anomaly detection"): normals are drawn into a
+ball around 0 in feature space, anomalies pushed out of it. The distance is pseudo-Huber's (Liznerski et al. 2021)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kka.detectors._base import Whole
+from kka.detectors._exposure import Exposure
+from kka.detectors._networks import ConvNet
+
+
+class Ball(nn.Module):
+    """Pictures (b, 3, h, w) -> pseudo-Huber distance sqrt(|f|^2 + 1) - 1 of their features f from 0, shape (b,)."""
+
+    def __init__(self, width: int, rep_dim: int) -> None:
+        super().__init__()
+        self.features = ConvNet(width, rep_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sqrt(self.features(x).float().square().sum(1) + 1) - 1
+
+
+@dataclass
+class Detector(Exposure):
+    """Outlier exposure with `rep_dim` features."""
+
+    rep_dim: Whole = 64
+
+    def member(self) -> Ball:
+        return Ball(self.width, self.rep_dim)
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The distance d of normals, -log(1 - exp(-d)) of anomalies."""
+        return torch.where(labels == 1, -torch.log(-torch.expm1(-scores.clamp_min(1e-6))), scores).mean()

@@ -1,0 +1,91 @@
+"""PatchCore (Roth et al. 2022): a small bank of normal patches that covers all of them; a picture is as anomalous as those
+patches of it that are farthest from the bank (as published: as the one that is).
+
+Generated anomalies give a second bank: their patches, but for those that normals have as well. The nearer a patch is to it,
+the more anomalous: the score is the distance to the normal bank less `beta` times that to the anomalous one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import trange
+
+from kka.detectors._base import Amount, Pictures, Share, Whole
+from kka.detectors._features import Bank, PatchHead, Patchwise, spread
+from kka.log import Log
+
+_PROJECTED = 128  # dimensions in which the coreset is chosen: distances hold to a few per cent (Johnson and Lindenstrauss)
+
+
+class Banks(PatchHead):
+    """Two banks of patches, each channel in deviations of the normals'; an empty anomalous one plays no part."""
+
+    std: Tensor
+
+    def __init__(self, fingerprint: Tensor, top_share: float, beta: float, std: Tensor, normal: Tensor, anomalous: Tensor) -> None:
+        super().__init__(fingerprint, top_share)
+        self.register_buffer("std", std)
+        self.normal, self.anomalous, self.beta = Bank(normal), Bank(anomalous), beta
+
+    def patches(self, features: Tensor) -> Tensor:
+        b, _, h, w = features.shape
+        rows = features.permute(0, 2, 3, 1).flatten(0, 2) / self.std
+        found: Tensor = self.normal(rows)[:, 0].sqrt()
+        if len(self.anomalous.stored):
+            found = found - self.beta * self.anomalous(rows)[:, 0].sqrt()
+        return found.view(b, h, w)
+
+
+@dataclass
+class Detector(Patchwise):
+    """Each bank keeps `coreset_share` of its patches, at most `most_stored`. A patch of an anomaly is kept when it lies farther
+    from the normal bank than the share `prune_share` of the normal patches outside it."""
+
+    coreset_share: Share = 0.1
+    most_stored: Whole = 4000
+    beta: Amount = 1.0
+    prune_share: Share = 0.5
+
+    def network(self, size: tuple[int, int]) -> Banks:
+        width = self.features(torch.zeros(1, 3, *size)).shape[1]
+        return self._banks(torch.ones(width), torch.zeros(1, width), torch.zeros(0, width))
+
+    def learn(self, pictures: Pictures, log: Log) -> Banks:
+        """Logs how many patches either bank keeps."""
+        inside, outside = (self.rows(p).flatten(0, 1) for p in (pictures.inside, pictures.anomalies))
+        std = spread(inside)
+        inside, outside = inside.div_(std), outside.div_(std)
+        normal = inside[self._coreset(inside)]
+        anomalous = self._prune(outside, inside, Bank(normal))
+        anomalous = anomalous[self._coreset(anomalous)]
+        for name, bank in (("normal", normal), ("anomalous", anomalous)):
+            log(f"patchcore/{name}_patches", len(bank), 0)
+        return self._banks(std, normal, anomalous)
+
+    def _banks(self, *learnt: Tensor) -> Banks:
+        return Banks(self._fingerprint(), self.top_share, self.beta, *learnt)
+
+    def _prune(self, outside: Tensor, inside: Tensor, bank: Bank) -> Tensor:
+        """The anomalies' patches (n, d) that normals have not."""
+        usual, found = (torch.cat([bank(part)[:, 0] for part in rows.split(1024)] or [rows[:, 0]]) for rows in (inside, outside))
+        apart = usual[usual > 1e-3 * usual.max()]  # those in the bank are at no distance
+        return outside[found > apart.quantile(self.prune_share)] if len(apart) else outside
+
+    def _coreset(self, rows: Tensor) -> Tensor:
+        """The places of rows (n, d) that a greedy k-centre choice takes: each is the farthest from those before it."""
+        wanted = min(self.most_stored, round(self.coreset_share * len(rows)) or min(1, len(rows)))
+        if wanted == 0:
+            return torch.zeros(0, dtype=torch.long)
+        if rows.shape[1] > _PROJECTED:
+            rows = rows @ (torch.randn(rows.shape[1], _PROJECTED) / _PROJECTED**0.5)
+        squares, nearest, buffer = rows.square().sum(1), torch.full((len(rows),), torch.inf), torch.empty(len(rows))
+        chosen = torch.zeros(wanted, dtype=torch.long)
+        chosen[0] = torch.randint(len(rows), (1,))
+        for i in trange(1, wanted, desc="coreset", leave=False, disable=None):
+            centre = rows[chosen[i - 1]]
+            torch.mv(rows, centre, out=buffer)
+            buffer.mul_(-2).add_(squares).add_(centre.square().sum())
+            torch.minimum(nearest, buffer, out=nearest)
+            chosen[i] = nearest.argmax()
+        return chosen

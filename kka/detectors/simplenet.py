@@ -1,0 +1,103 @@
+"""SimpleNet (Liu et al. 2023): a linear adaptor and a small discriminator on frozen patches, taught by Gaussian noise on features.
+
+Normal patches are to score below -margin, the same patches with noise above it (truncated L1). Generated anomalies add a third
+term: of each picture the `top_share` of patches that score highest are to score above the margin. The mean over all patches is
+one patch more, for small pictures whose anomaly lies in the whole.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from kka.detectors._base import Amount, Pictures, Whole
+from kka.detectors._features import PatchHead, Patchwise, spread
+from kka.detectors._networks import autocast
+from kka.log import Log
+
+
+class Discriminator(PatchHead):
+    """Patches, each channel in deviations of the normals', -> adaptor -> scores."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, fingerprint: Tensor, top_share: float, mean: Tensor, std: Tensor, hidden: int) -> None:
+        super().__init__(fingerprint, top_share)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        width = len(mean)
+        self.adaptor = nn.Linear(width, width)
+        self.body = nn.Sequential(nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1, bias=False))
+
+    def adapted(self, rows: Tensor) -> Tensor:
+        """Rows (n, c) -> (n, c)."""
+        made: Tensor = self.adaptor((rows - self.mean) / self.std)
+        return made
+
+    def patches(self, features: Tensor) -> Tensor:
+        b, _, h, w = features.shape
+        found: Tensor = self.body(self.adapted(features.permute(0, 2, 3, 1).flatten(0, 2)))
+        return found.view(b, h, w)
+
+    def forward(self, features: Tensor) -> Tensor:
+        whole = self.body(self.adapted(features.mean((2, 3))))
+        return self.top(torch.cat([self.patches(features).flatten(1), whole], 1))
+
+
+@dataclass
+class Detector(Patchwise):
+    """`noise` is the deviation of the noise on adapted features, which begin with deviation 1."""
+
+    steps: Whole = 400
+    batch_size: Annotated[int, Field(ge=2)] = 8
+    hidden: Whole = 128
+    noise: Amount = 1.0
+    margin: Amount = 0.5
+    learning_rate: Amount = 1e-3
+    weight_decay: Amount = 1e-5
+
+    def network(self, size: tuple[int, int]) -> Discriminator:
+        width = self.features(torch.zeros(1, 3, *size)).shape[1]
+        return Discriminator(self._fingerprint(), self.top_share, torch.zeros(width), torch.ones(width), self.hidden)
+
+    def learn(self, pictures: Pictures, log: Log) -> Discriminator:
+        """Logs `simplenet/loss` every ten steps."""
+        inside, outside = (self._with_mean(self.rows(p)) for p in (pictures.inside, pictures.anomalies))
+        every = inside.flatten(0, 1)
+        network = Discriminator(self._fingerprint(), self.top_share, every.mean(0), spread(every), self.hidden)
+        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        for step in range(self.steps):
+            with autocast():
+                loss = self._loss(network, _pick(inside, self.batch_size), _pick(outside, self.batch_size))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if step % 10 == 0:
+                log("simplenet/loss", loss.item(), step)
+        return network
+
+    @staticmethod
+    def _with_mean(rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows.mean(1, keepdim=True)], 1)
+
+    def _loss(self, network: Discriminator, inside: Tensor, outside: Tensor) -> Tensor:
+        """Of normals' and anomalies' patches, (b, p, c) each; there may be no anomalies."""
+        normal = network.adapted(inside.flatten(0, 1))
+        noisy = normal + torch.randn_like(normal) * self.noise
+        others = network.adapted(outside.flatten(0, 1))
+        scores = network.body(torch.cat([normal, noisy, others])).squeeze(1).float()
+        low, high, anomalous = scores.split([len(normal), len(noisy), len(others)])
+        loss = F.relu(self.margin + low).mean() + F.relu(self.margin - high).mean()
+        if len(outside):
+            top = max(1, round(self.top_share * outside.shape[1]))
+            loss = loss + F.relu(self.margin - anomalous.view(outside.shape[:2]).topk(top, 1).values).mean()
+        return loss
+
+
+def _pick(rows: Tensor, n: int) -> Tensor:
+    """The rows of `n` pictures at random, with replacement; none of none."""
+    return rows[(torch.rand(n if len(rows) else 0) * len(rows)).long()]
