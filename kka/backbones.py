@@ -28,8 +28,9 @@ class Backbone(nn.Module):
 
     def __init__(self, maps: nn.Module) -> None:
         super().__init__()
-        self.maps = maps.eval().requires_grad_(False)
+        self.maps = maps.requires_grad_(False)
         self.fingerprint = _fingerprint(maps)
+        self.eval()
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         maps, token = self.maps(x)

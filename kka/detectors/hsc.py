@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kka.detectors._base import Whole
+from kka.detectors._base import Amount, Whole
 from kka.detectors._exposure import Exposure
 from kka.detectors._networks import ConvNet
 
@@ -26,7 +26,8 @@ class Ball(nn.Module):
 class Detector(Exposure):
     """Outlier exposure with `rep_dim` features."""
 
-    rep_dim: Whole = 64
+    rep_dim: Whole = 16
+    learning_rate: Amount = 1e-3
 
     def member(self) -> Ball:
         return Ball(self.width, self.rep_dim)

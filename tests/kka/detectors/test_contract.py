@@ -1,6 +1,6 @@
 """One suite for every detector in the folder: nobody has to ask for it.
 
-`test_registry.py` runs it on a detector that is put into a copy of the folder.
+`test_one_file.py` runs it on a detector that is put into a copy of the folder.
 """
 
 import json
@@ -43,9 +43,21 @@ def task():
     return flowers(96, 0, 1), flowers(96, 4, 2), flowers(70, 0, 3), flowers(70, 4, 4)
 
 
+class Fitted(dict):
+    """The detectors by name, each fitted when it is first asked for."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.task = task
+
+    def __missing__(self, name):
+        self[name] = make(name).fit(*self.task[:2])
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def fitted(task):
-    return {name: make(name).fit(task[0], task[1]) for name in NAMES}
+    return Fitted(task)
 
 
 def make(name, seed=0, **options):

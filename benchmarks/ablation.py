@@ -1,0 +1,274 @@
+"""What each part of KKA is worth, for every detector: `python -m benchmarks.ablation [--seeds 5] [--backbone REFERENCE]`.
+
+Every detector is fitted on the same pictures: the pool of the loop's last round, with the default detector as evaluator. Rows,
+on the same normals, seeds, training steps and number n of anomalies (that of KKA's last mixture):
+
+    a  normals only: each detector's published form
+    b  n random anomalies (CutPaste, noise, rotations)
+    c  language model without DPO, no grading
+    d  language model without DPO, graded, with the hard schedule
+    e  DPO, without the hard schedule
+    f  KKA
+    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: of the tested classes
+
+`--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom. `--backbone` is what
+the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from labels, so
+on blossom it proves nothing. Also prints AUROC over the number of anomalies, and the false positives at the threshold.
+Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import cifar100_bank
+from kka import datasets, detectors, evaluation
+from kka.config import Config, check_config, read_config
+from kka.confusion import hard_proportion, mixture
+from kka.datasets import blossom
+from kka.detectors import _augment
+from kka.detectors._networks import seeded
+from kka.doctor import cores
+from kka.metrics import separation
+from kka.records import Anomaly, read_records, seed_of, write_json
+from pipelines._pictures import measuring_controls, pictures, training_controls
+from pipelines._stage import Run, make_run
+from pipelines.loop import run_loop
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "ablation"
+ROWS = {
+    "a": "normals only",
+    "b": "random anomalies",
+    "c": "no DPO, not graded",
+    "d": "no DPO, hard schedule",
+    "e": "DPO, not graded",
+    "f": "KKA",
+    "g": "true anomalies",
+}
+# smaller than the defaults, so that five seeds of all rows take an hour or two on two cores: the same in every row
+SMALLER: dict[str, dict[str, Any]] = {
+    "simplenet": {"most_patches": 40_000},
+    "patchcore": {"most_patches": 40_000, "most_stored": 1500, "top_share": 1.0},
+}
+CURVE = (25, 50, 100, 200, 300, 400, 500)
+CURVE_OF = ("bce", "probe")
+Images = NDArray[np.uint8]
+
+
+class World:
+    """One seed of one data set: its splits, and the pools of both loops, which are run when they are first asked for."""
+
+    def __init__(self, seed: int, work: Path, source: Path | None) -> None:
+        self.seed, self.work, self.source = seed, work, source
+
+    def config(self, *, aligned: bool) -> Config:
+        if self.source:
+            return cifar100_bank.configure(self.source, self.work / f"writer-{self.seed}", self.seed, aligned=aligned)
+        raw = read_config(HERE.parent / "presets" / "blossom.yaml").model_dump()
+        raw["seed"], raw["align"]["enabled"] = self.seed, aligned
+        return check_config(raw)
+
+    @cached_property
+    def splits(self) -> Any:
+        prepare = self.config(aligned=True).prepare
+        return datasets.load(prepare.dataset, self.seed, prepare.image_size, **prepare.options)
+
+    def run(self, *, aligned: bool) -> Run:
+        """The last round of a loop, run to its end."""
+        config, root = self.config(aligned=aligned), self.work / f"{'kka' if aligned else 'no_dpo'}-{self.seed}"
+        if self.source:
+            cifar100_bank.train_writer(config, self.work / f"writer-{self.seed}")
+        run_loop(config, root, report=False)
+        return make_run(config, root, [config.last])
+
+    def graded(self, *, aligned: bool, schedule: bool, most: int | None = None) -> Images:
+        """Pictures of the pool, in its order: those of the scheduled mixture, or `most` at random."""
+        run, rng = self.run(aligned=aligned), np.random.default_rng(seed_of("ablation", self.seed))
+        pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
+        chosen = pool
+        if schedule:
+            rounds = len(run.config.lineage(run.round))
+            chosen = mixture(pool, hard_proportion(rounds, **run.config.detect.hard_proportion.model_dump()), rng)[0]
+        ids = {a.id for a in rng.permutation(np.array(chosen, dtype=object))[:most]}
+        return pictures(run, [a for a in pool if a.id in ids])
+
+    @cached_property
+    def n(self) -> int:
+        return len(self.graded(aligned=True, schedule=True))
+
+    def anomalies(self, row: str) -> tuple[Images | None, Images | None]:
+        """What a row trains with: anomalies, generated normals."""
+        if row == "a":
+            return None, None
+        if row == "b":
+            return random_anomalies(self.splits.train.images, self.n, self.seed), None
+        if row == "g":
+            return self._true(), None
+        aligned, schedule = row in "ef", row in "df"
+        return self.graded(aligned=aligned, schedule=schedule, most=self.n), training_controls(self.run(aligned=aligned))
+
+    def first(self, n: int, *, aligned: bool) -> tuple[Images, Images | None]:
+        """The first `n` pictures that a loop made, which is what a budget of n buys."""
+        run = self.run(aligned=aligned)
+        pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
+        return pictures(run, pool[:n]), training_controls(run)
+
+    def _true(self) -> Images:
+        if self.source:
+            split = self.splits.validation
+            found: Images = split.images[split.labels == 1][: self.n]
+            return found
+        rng = np.random.default_rng(seed_of("ablation", "true", self.seed))
+        return blossom.draw(blossom.flowers(self.n, 1, rng), rng)
+
+
+def random_anomalies(normals: Images, n: int, seed: int) -> Images:
+    """Half CutPaste-like, a quarter noised all over, a quarter turned by 90, 180 or 270 degrees."""
+    rng = np.random.default_rng(seed_of("ablation", "random", seed))
+    x = torch.from_numpy(normals[rng.integers(len(normals), size=n)]).permute(0, 3, 1, 2).float() / 255
+    with seeded("ablation", seed):
+        pasted, noisy = _augment.cut_paste(x), x + torch.randn_like(x) * (0.1 + 0.3 * torch.rand(n, 1, 1, 1))
+    turned = torch.stack([torch.rot90(p, int(k), (1, 2)) for p, k in zip(x, rng.integers(1, 4, size=n), strict=True)])
+    kind = torch.arange(n)[:, None, None, None] % 4
+    made = torch.where(kind < 2, pasted, torch.where(kind == 2, noisy, turned)).clamp(0, 1)
+    return (made * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def create(name: str, seed: int, backbone: str | None) -> detectors.Detector:
+    options = dict(SMALLER.get(name, {}))
+    if backbone and name in ("simplenet", "patchcore", "probe"):
+        options["backbone"] = backbone
+    return detectors.create(name, seed_of("ablation", name, seed), **options)
+
+
+def measure(world: World, detector: detectors.Detector) -> dict[str, float]:
+    """Figures of a fitted detector on the test split, and of the generated normals that no detector trained on."""
+    test, scores = world.splits.test, detector.score(world.splits.test.images)
+    boundary = detector.score(world.splits.calibration.images)
+    found = evaluation.evaluate(scores, test.labels, test.groups, boundary, bootstrap=0, level=0.95, seed=0)
+    figures = {"auroc": found["auroc"], "false positives": found["false_positive_rate"]}
+    if "distance 1" in found["groups"]:
+        figures["distance 1"] = found["groups"]["distance 1"]
+    if (controls := measuring_controls(world.run(aligned=True))) is not None:
+        figures["controls"] = separation(boundary, detector.score(controls))
+    return figures
+
+
+def fits(world: World, names: list[str]) -> Iterator[tuple[str, str, Callable[[], tuple[Images | None, Images | None]]]]:
+    """Every fit of a seed: its key, the detector, and what it trains with."""
+    for row in ROWS:
+        yield from ((f"{row} {name}", name, lambda row=row: world.anomalies(row)) for name in names)
+    for n in CURVE:
+        for aligned in (False, True):
+            yield from (
+                (f"{'kka' if aligned else 'no_dpo'} {n} {name}", name, lambda n=n, a=aligned: world.first(n, aligned=a))
+                for name in CURVE_OF
+                if name in names
+            )
+
+
+def run(world: World, names: list[str], backbone: str | None, path: Path) -> None:
+    """Fits what is not there yet; the same pictures are not fitted twice."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    done: dict[str, str] = {found["pictures"]: key for key, found in results.items()}
+    for key, name, given in fits(world, names):
+        if key in results:
+            continue
+        anomalies, normals = given()
+        shown = hashlib.sha256(b"".join(a.tobytes() for a in (anomalies, normals) if a is not None)).hexdigest()[:16]
+        mark = f"{name} {shown}"
+        if mark in done:
+            results[key] = results[done[mark]]
+        else:
+            detector = create(name, world.seed, backbone)
+            detector.fit(world.splits.train.images, anomalies, generated_normals=normals)
+            results[key] = {"pictures": mark, "n": 0 if anomalies is None else len(anomalies), **measure(world, detector)}
+            done[mark] = key
+        write_json(path, results)
+        print(world.seed, key, {k: v for k, v in results[key].items() if k != "pictures"}, flush=True)
+
+
+def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
+    """Markdown: AUROC by row and detector, mean and deviation over seeds; the share of the way from a to g; then the rest."""
+    figure = "distance 1" if "distance 1" in runs[0]["a bce"] else "auroc"
+    for what in dict.fromkeys((figure, "auroc")):
+        yield f"AUROC{' at distance 1' if what == 'distance 1' else ''}:\n\n" + _table(runs, names, what)
+    yield "Of the way from a to g, by the means above:\n\n" + "\n".join(_closed(runs, names, figure))
+    for what, title in (
+        ("controls", "Generated normals against real ones (0.5 is ideal)"),
+        ("false positives", "False positives at the threshold (0.05 is expected)"),
+    ):
+        if what in runs[0]["f bce"]:
+            yield f"{title}:\n\n" + _table(runs, names, what)
+    for name in CURVE_OF:
+        yield f"{name}, AUROC{' at distance 1' if figure != 'auroc' else ''} over the first n pictures made:\n\n" + "\n".join(
+            _curve(runs, name, figure)
+        )
+
+
+def _head(first: str, cells: list[str]) -> list[str]:
+    return [f"| {first} | {' | '.join(cells)} |", f"|---|{'---|' * len(cells)}"]
+
+
+def _table(runs: list[dict[str, Any]], names: list[str], figure: str) -> str:
+    lines = _head("", names)
+    for row, title in ROWS.items():
+        lines.append(f"| {row}: {title} | {' | '.join(_cell([r[f'{row} {name}'][figure] for r in runs]) for name in names)} |")
+    return "\n".join(lines)
+
+
+def _closed(runs: list[dict[str, Any]], names: list[str], figure: str) -> list[str]:
+    def mean(row: str, name: str) -> float:
+        return statistics.mean(float(r[f"{row} {name}"][figure]) for r in runs)
+
+    lines = _head("", names)
+    for row in "bcdef":
+        shares = [(mean(row, n) - mean("a", n)) / (mean("g", n) - mean("a", n)) for n in names]
+        lines.append(f"| {row}: {ROWS[row]} | {' | '.join(f'{100 * s:.0f}%' for s in shares)} |")
+    return lines
+
+
+def _curve(runs: list[dict[str, Any]], name: str, figure: str) -> list[str]:
+    lines = _head("n", [str(n) for n in CURVE])
+    for row in ("no_dpo", "kka"):
+        lines.append(f"| {row} | {' | '.join(_cell([r[f'{row} {n} {name}'][figure] for r in runs]) for n in CURVE)} |")
+    return lines
+
+
+def _cell(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=20)
+    parser.add_argument("--detectors", nargs="+", default=detectors.names(), choices=detectors.names())
+    parser.add_argument("--backbone", help="for the detectors on frozen features")
+    parser.add_argument("--source", type=Path, help="folder with CIFAR-100's train.parquet and test.parquet")
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work"), help="folder for the loops")
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--print", action="store_true", help="print the tables of what there is")
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
+    data = "cifar100-bank" if arguments.source else "blossom"
+    for seed in [] if arguments.print else range(arguments.first, arguments.first + arguments.seeds):
+        world = World(seed, arguments.work, arguments.source and arguments.source.resolve())
+        run(world, arguments.detectors, arguments.backbone, RESULTS / data / f"{seed}.json")
+    found = [json.loads(path.read_text()) for path in sorted((RESULTS / data).glob("*.json"))]
+    print(*tables(found, arguments.detectors), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
