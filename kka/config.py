@@ -84,9 +84,11 @@ class Schedule(Section):
 
 
 class Detect(Section):
-    """`options` are the detector's hyperparameters."""
+    """`options` are the detector's hyperparameters. It is fitted from `seeds` seeds: the first is the round's, the others tell how
+    far its figures wander."""
 
     detector: str = "bce"
+    seeds: int = Field(3, ge=1)
     hard_proportion: Schedule = Schedule()
     options: dict[str, Any] = {}
 

@@ -1,6 +1,7 @@
 """Scores of the test split -> the figures of a report."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,22 @@ def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Seq
     following on the test split: chosen there, its figures would begin too low by construction."""
     found = by_group(scores, labels, groups)
     return {"validation_auroc": metrics.auroc(scores, labels), "hardest_group": min(found, key=lambda g: (found[g], g))}
+
+
+def over_fits(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of several fits as one: their means, and with two fits or more `auroc_std`, the standard deviation. What is
+    no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
+    first = found[0]
+    averaged: dict[str, Any] = {key: _averaged(key, [f[key] for f in found]) for key in first}
+    if len(found) > 1:
+        averaged["auroc_std"] = statistics.stdev(f["auroc"] for f in found)
+    return averaged
+
+
+def _averaged(key: str, values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Mapping):
+        return {k: _averaged(k, [v[k] for v in values]) for k in values[0]}
+    return statistics.fmean(values) if isinstance(values[0], float) and key != "threshold" else values[0]
 
 
 def by_group(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str]) -> dict[str, float]:

@@ -112,6 +112,15 @@ def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int) -> Images:
     return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
 
 
+def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
+    """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them: from blue to red through yellow."""
+    x = share.clip(0, 1)[..., None] * 4 - np.array([3, 2, 1])
+    colours = (1.5 - np.abs(x)).clip(0, 1) * 255  # the common "jet"
+    grey = images.mean(3, keepdims=True)
+    mixed: Images = (0.5 * grey + 0.5 * colours).round().astype(np.uint8)
+    return mixed
+
+
 def contact_sheet(
     rows: Sequence[Sequence[Images]], titles: Sequence[str], notes: Sequence[Sequence[str]], path: Path, *, scale: int = 4
 ) -> None:

@@ -30,8 +30,9 @@ def _hardest_first(groups: Mapping[str, float]) -> list[str]:
 
 LEGEND = """\
 - images: generated anomalies that the detector trained on; hard share: how many of them were hard, and how many were wanted
-- AUROC, and FPR at 95% TPR: on the test split; the second AUROC is that of one group of anomalies, the hardest of round
-  zero on the validation split
+- AUROC, and FPR at 95% TPR: on the test split, means over the fits of the detector (detect.seeds) with their deviation, and
+  in brackets the interval that the number of test pictures leaves; the second AUROC is that of one group of anomalies, the
+  hardest of round zero on the validation split
 - readable, distinct: shares of what the language model wrote; refused: normal look-alikes, unreadable ones and duplicates
 - hard now, hard r0: the share of new anomalies that the detector of the round before, or of round zero, takes for normal
 - gap: AUROC of telling generated normals from real ones, 0.5 is best; distance: of the descriptions from the normal class
@@ -50,7 +51,7 @@ def _cells(row: Row, group: str, auroc: str) -> dict[str, str]:
         "round": row["round"],
         "images": str(seen.get("images", 0)),
         "hard share": _fill("{hard_proportion:.2f} of {hard_proportion_wanted:.2f}", seen),
-        auroc: _fill("{auroc:.3f}", test) + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
+        auroc: _fill("{auroc:.3f}", test) + _fill(" ±{auroc_std:.3f}", test, "") + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
         group: f"{test['groups'][group]:.3f}",
         "FPR95": _fill("{fpr95:.3f}", test),
         "readable": _fill("{readable:.0%}", told),
@@ -90,7 +91,7 @@ def _fill(pattern: str, values: Mapping[str, Any], otherwise: str = "-") -> str:
 def curves(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     """Columns and rows of the figures over the rounds, for plots."""
     group = hardest_group(rows[0])
-    columns = ["round", "images", "auroc", "auroc_low", "auroc_high", "auroc_hardest_group", "average_precision", "fpr95"]
+    columns = ["round", "images", "auroc", "auroc_std", "auroc_low", "auroc_high", "auroc_hardest_group", "average_precision", "fpr95"]
     made = []
     for row in rows:
         test = row["evaluate"]

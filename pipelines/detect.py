@@ -2,23 +2,19 @@
 
 import numpy as np
 
-from kka import detectors, training
 from kka.confusion import hard_proportion, mixture
 from kka.images import read_split
 from kka.records import Anomaly, read_records, write_json
+from pipelines._fits import fit
 from pipelines._pictures import pictures, training_controls
 from pipelines._stage import Run, stage
 
 
 def main(run: Run) -> None:
-    section = run.config.detect
     pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
-    wanted = hard_proportion(len(run.config.lineage(run.round)), **section.hard_proportion.model_dump())
+    wanted = hard_proportion(len(run.config.lineage(run.round)), **run.config.detect.hard_proportion.model_dump())
     chosen, reached = mixture(pool, wanted, np.random.default_rng(run.seed("mixture")))
-    detector = detectors.create(section.detector, run.seed("detect"), **section.options)
-    normals = read_split(run.path("data", "splits", "train")).images
-    fitted = training.train(detector, normals, pictures(run, chosen), training_controls(run), log=run.log)
-    fitted.save(run.path("data", run.round, "detector"))
+    fit(run, read_split(run.path("data", "splits", "train")).images, pictures(run, chosen), training_controls(run))
     numbers = {"pool": len(pool), "images": len(chosen), "hard_proportion_wanted": wanted, "hard_proportion": reached}
     write_json(run.path("metrics", run.round, "detect.json"), numbers)
 

@@ -1,26 +1,35 @@
-"""The detector of a round on the test split, which nothing else reads, and on the validation split, to choose parameters by."""
+"""The fits of a round's detector on the test split, which nothing else reads, and on the validation split, to choose parameters by."""
+
+from typing import Any
 
 from kka import detectors, evaluation
+from kka.detectors import Detector
 from kka.images import read_split
 from kka.metrics import separation
-from kka.records import write_json
+from kka.records import Split, write_json
 from pipelines._csv import write_csv
 from pipelines._pictures import measuring_controls
 from pipelines._stage import Run, stage
 
 
 def main(run: Run) -> None:
-    section, detector = run.config.evaluate, detectors.load(run.path("data", run.round, "detector"))
-    test, calibration, validation = (read_split(run.path("data", "splits", name)) for name in ("test", "calibration", "validation"))
-    scores, boundary = detector.score(test.images), detector.score(calibration.images)
+    splits = [read_split(run.path("data", "splits", name)) for name in ("test", "calibration", "validation")]
+    fits = [run.path("data", run.round, "detector"), *sorted(run.path("data", run.round, "repeats").iterdir())]
+    figures = [_figures(run, detectors.load(folder), i, *splits) for i, folder in enumerate(fits)]
+    write_json(run.path("metrics", run.round, "evaluate.json"), evaluation.over_fits(figures))
+
+
+def _figures(run: Run, detector: Detector, place: int, test: Split, calibration: Split, validation: Split) -> dict[str, Any]:
+    section, scores, boundary = run.config.evaluate, detector.score(test.images), detector.score(calibration.images)
     figures = evaluation.evaluate(
         scores, test.labels, test.groups, boundary, bootstrap=section.bootstrap, level=section.interval, seed=run.seed("evaluate")
     )
     figures |= evaluation.validate(detector.score(validation.images), validation.labels, validation.groups)
     if (controls := measuring_controls(run)) is not None:
         figures["controls_auroc"] = separation(boundary, detector.score(controls))
-    write_json(run.path("metrics", run.round, "evaluate.json"), figures)
-    write_csv(run.path("plots", run.round, "roc.csv"), ("fpr", "tpr"), evaluation.roc_points(scores, test.labels))
+    if place == 0:
+        write_csv(run.path("plots", run.round, "roc.csv"), ("fpr", "tpr"), evaluation.roc_points(scores, test.labels))
+    return figures
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ class Banks(PatchHead):
 
 @dataclass
 class Detector(Patchwise):
-    """Each bank keeps `coreset_share` of its patches, at most `most_stored`. A patch of an anomaly is kept when it lies farther
-    from the normal bank than the share `prune_share` of the normal patches outside it."""
+    """Either bank keeps at most `most_stored` patches, the normal one `coreset_share` of them. A patch of an anomaly is kept when
+    it lies farther from the normal bank than the share `prune_share` of the normal patches outside it."""
 
     coreset_share: Share = 0.1
     most_stored: Whole = 4000
-    beta: Amount = 1.0
-    prune_share: Share = 0.5
+    beta: Amount = 0.5
+    prune_share: Share = 0.9
 
     def network(self, size: tuple[int, int]) -> Banks:
         width = self.features(torch.zeros(1, 3, *size)).shape[1]
@@ -58,7 +58,8 @@ class Detector(Patchwise):
         inside, outside = inside.div_(std), outside.div_(std)
         normal = inside[self._coreset(inside)]
         anomalous = self._prune(outside, inside, Bank(normal))
-        anomalous = anomalous[self._coreset(anomalous)]
+        # at random: a coreset of them would keep the oddest, which say nothing about the boundary
+        anomalous = anomalous[torch.randperm(len(anomalous))[: self.most_stored]]
         for name, bank in (("normal", normal), ("anomalous", anomalous)):
             log(f"patchcore/{name}_patches", len(bank), 0)
         return self._banks(std, normal, anomalous)

@@ -33,6 +33,21 @@ def test_without_bootstrap_there_is_no_interval():
     assert set(report()) - set(report(bootstrap=0)) == {"auroc_low", "auroc_high"}
 
 
+def test_several_fits_become_their_means_with_the_deviation_of_the_auroc():
+    fits = [
+        {"auroc": 0.8, "groups": {"near": 0.6, "far": 1.0}, "threshold": 2.0, "hardest_group": "near"},
+        {"auroc": 0.9, "groups": {"near": 0.8, "far": 1.0}, "threshold": 4.0, "hardest_group": "far"},
+    ]
+    assert evaluation.over_fits(fits) == {
+        "auroc": pytest.approx(0.85),
+        "groups": {"near": pytest.approx(0.7), "far": 1.0},
+        "threshold": 2.0,  # the scores that people see are the first fit's
+        "hardest_group": "near",
+        "auroc_std": pytest.approx(0.05 * 2**0.5),
+    }
+    assert evaluation.over_fits(fits[:1]) == fits[0]
+
+
 def test_the_roc_curve_goes_from_corner_to_corner():
     points = evaluation.roc_points(SCORES, LABELS)
     assert points[0] == {"fpr": 0.0, "tpr": 0.0} and points[-1] == {"fpr": 1.0, "tpr": 1.0}

@@ -38,6 +38,7 @@ def tiny(**changes: Any) -> Config:
         "describe__attempts": 64,
         "synthesize__controls": 8,
         "detect__options": {"members": 1, "steps": 20},
+        "detect__seeds": 2,
         "align__candidates": 30,
         "align__steps": 5,
         "align__pairs": 40,

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
-from kka import synthesizers
+from kka import detectors, synthesizers
 from kka.errors import KkaError
-from kka.images import read_images
+from kka.images import read_images, read_split
+from kka.metrics import auroc
 from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
 from pipelines import _preferences, align, describe, detect, synthesize
 from pipelines._stage import Run, make_run
@@ -64,6 +66,38 @@ def test_a_round_leaves_its_records_behind(finished: tuple[Path, list[str]]) -> 
     assert 0 < figures["assess"]["controls_auroc"] < 1 and 0 <= figures["align"]["readable"] <= 1
     assert set(figures["evaluate"]["groups"]) == {f"distance {d}" for d in (1, 2, 3, 4)}
     assert {"bce/loss", "align/loss"} <= set(logged)
+
+
+def test_a_detector_is_fitted_from_each_seed_and_evaluated_over_all(finished: tuple[Path, list[str]], tmp_path: Path) -> None:
+    for name in ("r0", "r1"):
+        folder = finished[0] / "data" / name
+        assert [p.name for p in (folder / "repeats").iterdir()] == ["1"]
+        one, other = (load_file(f / "weights.safetensors") for f in (folder / "detector", folder / "repeats" / "1"))
+        assert any(not np.array_equal(one[k], other[k]) for k in one)
+        figures = read_json(finished[0] / "metrics" / name / "evaluate.json")
+        scored = [
+            detectors.load(f).score(read_split(finished[0] / "data/splits/test").images)
+            for f in (folder / "detector", folder / "repeats/1")
+        ]
+        labels = read_split(finished[0] / "data/splits/test").labels
+        both = [auroc(s, labels) for s in scored]
+        assert figures["auroc"] == pytest.approx(np.mean(both)) and figures["auroc_std"] == pytest.approx(np.std(both, ddof=1))
+    run_loop(tiny(detect__seeds=1, evaluate__bootstrap=0), root := tmp_path / "one", report=False)
+    assert not list((root / "data/r1/repeats").iterdir()) and "auroc_std" not in read_json(root / "metrics/r1/evaluate.json")
+
+
+def test_a_detector_with_score_maps_shows_them_in_the_report(copy: Run) -> None:
+    def height() -> int:
+        with Image.open(copy.path("report", "r1.png")) as sheet:
+            return sheet.height
+
+    before = height()
+    config = tiny(detect__detector="probe", detect__options={})
+    run_loop(config, copy.root)
+    without = height()
+    config = tiny(detect__detector="patchcore", detect__options={"most_patches": 2000, "most_stored": 50})
+    run_loop(config, copy.root)
+    assert height() > max(before, without)
 
 
 def test_the_report_shows_the_rounds(finished: tuple[Path, list[str]]) -> None:

@@ -60,6 +60,12 @@ def test_an_interval_that_was_not_measured_is_left_out() -> None:
     assert "| 0.875 " in rounds_table([bare], 0.95)
 
 
+def test_several_fits_show_their_deviation() -> None:
+    several = row("r0", 0.75)
+    several["evaluate"]["auroc_std"] = 0.0123
+    assert "| 0.875 ±0.012 (0.500-0.900) |" in rounds_table([several], 0.95)
+
+
 def test_groups_stand_from_the_hardest_on() -> None:
     lines = groups_table(ROWS, most=1).splitlines()
     assert [line.split("|")[1].strip() for line in lines] == ["group", "-----", "near"]
@@ -74,9 +80,9 @@ def test_a_table_is_padded() -> None:
 def test_curves_hold_a_row_a_round(tmp_path: Path) -> None:
     write_csv(path := tmp_path / "plots" / "rounds.csv", *curves(ROWS))
     assert path.read_text().splitlines() == [
-        "round,images,auroc,auroc_low,auroc_high,auroc_hardest_group,average_precision,fpr95",
-        "r0,0,0.875,0.5,0.9,0.75,,0.25",
-        "r1,40,0.9375,0.5,0.9,0.875,,0.25",
+        "round,images,auroc,auroc_std,auroc_low,auroc_high,auroc_hardest_group,average_precision,fpr95",
+        "r0,0,0.875,,0.5,0.9,0.75,,0.25",
+        "r1,40,0.9375,,0.5,0.9,0.875,,0.25",
     ]
 
 
