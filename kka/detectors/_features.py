@@ -164,8 +164,13 @@ class Bank(nn.Module):
         self.register_buffer("stored", stored)
 
     def forward(self, rows: Tensor, k: int = 1) -> Tensor:
-        found = squared_distances(rows, self.stored)
-        return found.amin(1, keepdim=True) if k == 1 else found.topk(min(k, found.shape[1]), largest=False).values
+        return torch.cat([self._nearest(part, k) for part in rows.split(4096)])
+
+    def _nearest(self, rows: Tensor, k: int) -> Tensor:
+        # what is the same for all stored rows is added last, so that only one matrix of their number is held
+        found = torch.addmm(self.stored.square().sum(1)[None], rows, self.stored.T, alpha=-2)
+        nearest = found.amin(1, keepdim=True) if k == 1 else found.topk(min(k, found.shape[1]), largest=False).values
+        return (nearest + rows.square().sum(1, keepdim=True)).clamp_min(0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         """A bank takes as many rows as were saved."""
@@ -178,8 +183,3 @@ def spread(rows: Tensor) -> Tensor:
     lest a picture that moves it scores beyond all others."""
     found = rows.std(0, unbiased=False)
     return found.clamp_min(0.1 * float(found.mean()) + 1e-6)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances of rows (n, d) and (m, d): (n, m)."""
-    return (a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T).clamp_min(0)
