@@ -13,7 +13,7 @@ on the same normals, seeds, training steps and number n of anomalies (that of KK
 
 `--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom. `--backbone` is what
 the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from labels, so
-on blossom it proves nothing. Also prints AUROC over the number of anomalies, and the false positives at the threshold.
+on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the threshold, and draws docs/ablation-*.png.
 Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20.
 """
 
@@ -216,6 +216,33 @@ def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
         )
 
 
+def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
+    """Rows by detector, a dot a seed, and the curves over the number of pictures."""
+    from matplotlib.figure import Figure
+
+    figure = "distance 1" if "distance 1" in runs[0]["a bce"] else "auroc"
+    drawing = Figure(figsize=(11, 4), layout="constrained")
+    left, right = drawing.subplots(1, 2, width_ratios=[2, 1])
+    shown = {"a": "0.6", "b": "tab:olive", "c": "tab:blue", "f": "tab:red", "g": "tab:green"}
+    for i, (row, colour) in enumerate(shown.items()):
+        for place, name in enumerate(names):
+            values = [r[f"{row} {name}"][figure] for r in runs]
+            x = place + 0.14 * (i - 2)
+            left.plot([x] * len(values), values, "o", ms=3, alpha=0.5, color=colour)
+            left.plot([x - 0.05, x + 0.05], [statistics.mean(values)] * 2, color=colour, lw=2.5, label=ROWS[row] if place == 0 else None)
+    left.set_xticks(range(len(names)), names)
+    for row, style in (("no_dpo", "--"), ("kka", "-")):
+        for name, colour in zip(CURVE_OF, ("tab:red", "tab:blue"), strict=True):
+            means = [statistics.mean(r[f"{row} {n} {name}"][figure] for r in runs) for n in CURVE]
+            right.plot(CURVE, means, style, color=colour, label=f"{name}, {'KKA' if row == 'kka' else 'no DPO'}")
+    right.set_xlabel("pictures made")
+    for axes in (left, right):
+        axes.set_ylabel(f"AUROC{' at distance 1' if figure == 'distance 1' else ''}")
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    drawing.savefig(path, dpi=110, metadata={"Software": None})
+
+
 def _head(first: str, cells: list[str]) -> list[str]:
     return [f"| {first} | {' | '.join(cells)} |", f"|---|{'---|' * len(cells)}"]
 
@@ -268,6 +295,7 @@ def main() -> None:
         run(world, arguments.detectors, arguments.backbone, RESULTS / data / f"{seed}.json")
     found = [json.loads(path.read_text()) for path in sorted((RESULTS / data).glob("*.json"))]
     print(*tables(found, arguments.detectors), sep="\n\n")
+    plot(found, arguments.detectors, HERE.parent / "docs" / f"ablation-{data}.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""The tables of the documentation are those that the benchmarks print from the committed results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cifar100_bank, gap, rounds
+
+ROOT = Path(__file__).parent.parent
+
+
+def read(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
+
+
+def folder(name: str) -> dict[str, Any]:
+    return {p.stem: read(f"{name}/{p.name}") for p in sorted((ROOT / "benchmarks" / "results" / name).glob("*.json"))}
+
+
+@pytest.mark.parametrize(
+    ("page", "table"),
+    [
+        ("README.md", lambda: rounds.gains(folder("rounds"))),
+        ("README.md", lambda: rounds.table(folder("rounds"))),
+        ("docs/explanation.md", lambda: gap.table(read("gap.json"))),
+        ("docs/explanation.md", lambda: cifar100_bank.table(read("cifar100_bank.json")).split("\n\n")[0]),
+    ],
+)
+def test_a_table_of_the_documentation_is_what_its_script_prints(page: str, table: Any) -> None:
+    assert table() in (ROOT / page).read_text(encoding="utf-8")
