@@ -12,8 +12,9 @@ on the same normals, seeds, training steps and number n of anomalies (that of KK
     g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: of the tested classes
 
 `--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom. `--backbone` is what
-the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from labels, so
-on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the threshold, and draws docs/ablation-*.png.
+the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from
+labels, so on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the
+threshold, and draws docs/ablation-*.png.
 Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20.
 """
 
@@ -238,7 +239,7 @@ def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
     right.set_xlabel("pictures made")
     for axes in (left, right):
         axes.set_ylabel(f"AUROC{' at distance 1' if figure == 'distance 1' else ''}")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, ncol=5 if axes is left else 2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         axes.grid(alpha=0.3)
     drawing.savefig(path, dpi=110, metadata={"Software": None})
 

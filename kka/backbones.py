@@ -8,6 +8,7 @@ is to run its code.
 import hashlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,21 @@ from torch import Tensor, nn
 from kka.errors import KkaError
 
 BUILT_IN = "kka/mini/features"
+_PROBE = 224  # side of the pictures with which a backbone is tried out
 
 
 class Backbone(nn.Module):
     """Float RGB pictures (b, 3, h, w) in 0 to 1 -> feature maps, shallow to deep, and a vector (b, c) for the whole picture:
     the means of all maps, or a transformer's class token. In evaluation mode, and never trained. `fingerprint` (16,), uint8,
-    tells its weights from others."""
+    tells its weights and its normalisation from others; `depth` is the number of maps."""
 
     def __init__(self, maps: nn.Module) -> None:
         super().__init__()
-        self.maps = maps.requires_grad_(False)
+        self.maps = maps.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(maps)
         self.eval()
+        with torch.inference_mode():
+            self.depth = len(self(torch.zeros(2, 3, _PROBE, _PROBE))[0])
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         maps, token = self.maps(x)
@@ -47,8 +51,9 @@ class _Pretrained(nn.Module):
     def __init__(self, model: Any, processor: dict[str, Any]) -> None:
         super().__init__()
         self.model, self.side = model, _side(processor)
-        self.register_buffer("mean", torch.tensor(processor["image_mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(processor["image_std"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(processor["image_mean"]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(processor["image_std"]).view(3, 1, 1))
+        self.register_buffer("resized", torch.tensor(self.side or 0))  # so that the fingerprint knows it too
         self.more = {"interpolate_pos_encoding": True} if model.config.model_type in ("vit", "deit") else {}
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
@@ -68,12 +73,13 @@ class _Pretrained(nn.Module):
 
 def load(reference: str) -> Backbone:
     """The backbone that `reference` names; the built-in one wherever one stands. Raises KkaError where it cannot be had."""
-    if reference == BUILT_IN:
-        return Backbone(_pretrained(str(Path(__file__).parent / "mini" / "features")))
-    return Backbone(_made(*reference.rsplit(":", 1)) if _is_factory(reference) else _pretrained(reference))
+    where = str(Path(__file__).parent / "mini" / "features") if reference == BUILT_IN else reference
+    with torch.random.fork_rng(devices=[]):  # whatever a factory draws, a detector's own numbers stay as they are
+        return Backbone(_made(*where.rsplit(":", 1)) if is_factory(where) else _pretrained(where))
 
 
-def _is_factory(reference: str) -> bool:
+def is_factory(reference: str) -> bool:
+    """Whether this names a function of the user's own."""
     return ":" in reference[2:]  # not the colon of a Windows drive
 
 
@@ -82,11 +88,14 @@ def _made(module: str, function: str) -> nn.Module:
     make: Any = getattr(_module(module, where), function, None)
     if not callable(make):
         raise KkaError(f"{where} wants a function '{function}' in {module}, which has none. Name one that gives a torch module.")
-    made = make()
+    try:
+        made = make()
+        with torch.inference_mode():
+            maps = made.eval()(torch.zeros(2, 3, _PROBE, _PROBE)) if isinstance(made, nn.Module) else None
+    except Exception as error:  # it is the user's code: whatever it raises is theirs to see, in a sentence
+        raise KkaError(f"{where} wants a function without arguments that gives a torch module, got {_reason(error)}") from error
     if not isinstance(made, nn.Module):
         raise KkaError(f"{where} wants a torch module from its factory, got {type(made).__name__}.")
-    with torch.inference_mode():
-        maps = made.eval()(torch.zeros(2, 3, 32, 32))
     if not isinstance(maps, Sequence) or not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != 2 for m in maps):
         raise KkaError(f"{where} wants a module that gives a list of feature maps (b, c, h, w), got {_shapes(maps)}.")
     return _Listed(made)
@@ -118,18 +127,28 @@ def _module(name: str, where: str) -> Any:
     if path.suffix != ".py":
         try:
             return importlib.import_module(name)
-        except ImportError as error:
-            raise KkaError(f"{where}: {error}. Install it, or name a file as path/to/file.py:function.") from None
+        except Exception as error:
+            raise KkaError(f"{where}: {_reason(error)}. Install it, or name a file as path/to/file.py:function.") from error
     if not path.is_file():
         raise KkaError(f"{where}: there is no file {path}. Its path is relative to where params.yaml stands.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"kka_backbone_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise KkaError(f"{where}: {path} cannot be imported: {_reason(error)}") from error
     return module
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
 def _pretrained(reference: str) -> nn.Module:
+    from safetensors import SafetensorError
     from transformers import AutoModel
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.utils import logging
@@ -138,22 +157,24 @@ def _pretrained(reference: str) -> nn.Module:
     logging.disable_progress_bar()
     try:
         processor, _ = ImageProcessingMixin.get_image_processor_dict(reference)
-        model = AutoModel.from_pretrained(reference, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        model, info = AutoModel.from_pretrained(reference, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, SafetensorError) as error:
         raise KkaError(
-            f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got: {reason}"
+            f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got {_reason(error)}"
         ) from None
     if "image_mean" not in processor or not hasattr(model.config, "num_channels"):
         raise KkaError(f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt or DINOv2.")
+    if any(key.startswith("pooler.") for key in info["missing_keys"]):
+        model.pooler = None  # a classifier's checkpoint has none: it would be of random weights, and is not used
+    if lacking := [key for key in info["missing_keys"] if not key.startswith("pooler.")]:
+        raise KkaError(f"the backbone '{reference}' lacks weights, such as {lacking[0]}. Is the file whole?")
     return _Pretrained(model, processor)
 
 
 def _side(processor: dict[str, Any]) -> int | None:
     """The side to which pictures are resized, as the model was trained; None where it was not."""
-    size = processor.get("crop_size") if processor.get("do_center_crop") else None
-    size = size or processor.get("size") or {}
-    found = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
+    size = (processor.get("do_center_crop") and processor.get("crop_size")) or processor.get("size") or {}
+    found = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else size[0]
     return int(found) if found and processor.get("do_resize", True) else None
 
 

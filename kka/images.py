@@ -113,7 +113,7 @@ def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int) -> Images:
 
 
 def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
-    """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them: from blue to red through yellow."""
+    """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them, from blue over green and yellow to red."""
     x = share.clip(0, 1)[..., None] * 4 - np.array([3, 2, 1])
     colours = (1.5 - np.abs(x)).clip(0, 1) * 255  # the common "jet"
     grey = images.mean(3, keepdims=True)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from kka import registry
 from kka.detectors import _state
 from kka.detectors._networks import seeded
+from kka.errors import KkaError
 from kka.log import Log, silent
 
 Whole = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -60,7 +61,8 @@ class Base:
 
     def scorer(self) -> nn.Module:
         """The fitted module from float pictures (b, 3, h, w) in 0 to 1 to scores (b,); plain enough for torch.export."""
-        assert self.network_ is not None
+        if self.network_ is None:
+            raise KkaError(f"{self.name} wants a fitted detector, got one that is not. Call fit or load first.")
         return self.network_
 
     def fit(
@@ -74,9 +76,9 @@ class Base:
         """Learns from uint8 (n, h, w, 3); generated normals are normals. Logs under the detector's name."""
         _state.check_fit(self.name, normals, anomalies, generated_normals)
         given = [_state.channels_first(normals[:0] if images is None else images) for images in (normals, anomalies, generated_normals)]
-        self.size_ = (normals.shape[1], normals.shape[2])
         with seeded(self.name, self.seed):
             self.network_ = self.learn(Pictures(*given), log).eval()
+        self.size_ = (normals.shape[1], normals.shape[2])
         return self
 
     def score(self, images: _state.Images) -> NDArray[np.float64]:

@@ -88,6 +88,6 @@ class Exposure(Base):
         normals, anomalies, generated = pictures
         made = round(half * self.generated_share) if len(generated) else 0
         random = round(half * self.cutpaste_share) if len(anomalies) else half
-        pasted = _augment.cut_paste(pick(normals, random))
+        pasted = _augment.cut_paste(pick(normals, random)) if random else pick(normals, 0)
         parts = [pick(normals, half - made), pick(generated, made), pasted, pick(anomalies, half - random)]
         return _augment.vary(torch.cat(parts), self.degrade)

@@ -69,8 +69,7 @@ class Frozen(Base):
         return Pooled(backbones.load(self.backbone))
 
     def scorer(self) -> nn.Module:
-        assert self.network_ is not None
-        return nn.Sequential(self.features, self.network_).eval()
+        return nn.Sequential(self.features, super().scorer()).eval()
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -78,7 +77,10 @@ class Frozen(Base):
         detector = super().load(folder)
         assert isinstance(detector.network_, Head)
         if not torch.equal(detector.network_.fingerprint, detector._fingerprint()):
-            raise KkaError(f"{folder} was fitted on other weights than the backbone '{detector.backbone}' has now. Fit the detector again.")
+            raise KkaError(
+                f"{folder} was fitted on other weights than the backbone '{detector.backbone}' has now."
+                " Run `dvc repro --force --downstream baseline`."
+            )
         return detector
 
     def _fingerprint(self) -> Tensor:
@@ -117,11 +119,9 @@ class Patchwise(Frozen):
     @cached_property
     def features(self) -> Features:
         backbone = backbones.load(self.backbone)
-        with torch.inference_mode():
-            there = len(backbone(torch.zeros(1, 3, 32, 32))[0])
-        if not self.layers or not all(0 <= i < there for i in self.layers):
+        if not self.layers or not all(0 <= i < backbone.depth for i in self.layers):
             raise KkaError(
-                f"the detector '{self.name}': layers wants places from 0 to {there - 1} in the backbone's maps, got {self.layers}."
+                f"the detector '{self.name}': layers wants places from 0 to {backbone.depth - 1} in the backbone's maps, got {self.layers}."
             )
         return Patches(backbone, self.layers)
 

@@ -98,7 +98,7 @@ def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, t
 def facts(folder: Path) -> dict[str, Any]:
     """What detector.json says: detector, size, options. Raises KkaError where it is missing or broken."""
     found = read_json(folder / _FACTS)
-    if not isinstance(found, dict) or set(found) != {"detector", "size", "options"}:
+    if not isinstance(found, dict) or set(found) != {"detector", "size", "options"} or len(found["size"]) != 2:
         raise KkaError(f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(found)[:60]}. Fit it again.")
     return found
 

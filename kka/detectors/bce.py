@@ -21,4 +21,4 @@ class Detector(Exposure):
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        return ((1 - (-losses).exp()) ** self.focal * losses).mean()
+        return ((1 - (-losses).exp()).clamp_min(1e-6) ** self.focal * losses).mean()

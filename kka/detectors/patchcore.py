@@ -69,7 +69,7 @@ class Detector(Patchwise):
 
     def _prune(self, outside: Tensor, inside: Tensor, bank: Bank) -> Tensor:
         """The anomalies' patches (n, d) that normals have not."""
-        usual, found = (torch.cat([bank(part)[:, 0] for part in rows.split(1024)] or [rows[:, 0]]) for rows in (inside, outside))
+        usual, found = bank(inside)[:, 0], bank(outside)[:, 0]
         apart = usual[usual > 1e-3 * usual.max()]  # those in the bank are at no distance
         return outside[found > apart.quantile(self.prune_share)] if len(apart) else outside
 

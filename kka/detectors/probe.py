@@ -64,11 +64,12 @@ class Detector(Frozen):
     def learn(self, pictures: Pictures, log: Log) -> Probe:
         """Logs `probe/loss`, the head's, where there are anomalies."""
         normals = batched(pictures.inside, self.features)
-        network = Probe(self._fingerprint(), normals, min(self.k, max(1, len(normals) - 1)), self.knn_weight)
+        network = Probe(self._fingerprint(), normals, self.k, self.knn_weight)
         rows = network.standard(normals)
         with torch.no_grad():
             own = network.distance(rows, skip=1) if len(rows) > 1 else torch.ones(1)
-            network.usual.copy_(torch.stack([own.mean(), own.std(unbiased=False) + 1e-6]))
+            # with few normals their distances may hardly vary
+            network.usual.copy_(torch.stack([own.mean(), torch.maximum(own.std(unbiased=False), 0.05 * own.mean()) + 1e-6]))
         if len(pictures.anomalies):
             anomalies = network.standard(batched(pictures.anomalies, self.features))
             log("probe/loss", self._fit_head(network.head, rows, anomalies), 0)

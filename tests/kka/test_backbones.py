@@ -62,6 +62,29 @@ def test_models_of_transformers_give_maps_from_shallow_to_deep_and_a_vector(name
     assert not backbone.training and not any(p.requires_grad for p in backbone.parameters())
 
 
+def test_a_classifiers_checkpoint_lacks_the_pooler_that_its_model_would_draw_anew(tmp_path):
+    from transformers import ViTForImageClassification
+
+    reference = saved(lambda: ViTForImageClassification(ViTConfig(**SMALL, image_size=32, patch_size=16)), tmp_path)
+    one, other = backbones.load(reference), backbones.load(reference)
+    assert torch.equal(one.fingerprint, other.fingerprint)
+    assert not any("pooler" in key for key in one.state_dict())
+
+
+def test_another_normalisation_is_another_backbone(tmp_path):
+    before = backbones.load(saved(MODELS["resnet"][0], tmp_path)).fingerprint
+    for change in ({"image_mean": [0.4] * 3}, {"size": 48}):
+        assert not torch.equal(before, backbones.load(saved(MODELS["resnet"][0], tmp_path, **change)).fingerprint)
+
+
+def test_loading_draws_nothing_from_the_callers_numbers(factory):
+    torch.manual_seed(5)
+    backbones.load(f"{factory}:two")
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))
+
+
 def test_pictures_are_resized_and_normalised_as_the_model_was_trained(tmp_path):
     backbone = backbones.load(saved(MODELS["resnet"][0], tmp_path))
     seen = []
@@ -75,6 +98,7 @@ def test_pictures_are_resized_and_normalised_as_the_model_was_trained(tmp_path):
     [
         ({"size": {"shortest_edge": 48}}, 48),
         ({"size": 40}, 40),
+        ({"size": [40, 40]}, 40),
         ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True}, 224),
         ({"do_resize": False}, None),
     ],
@@ -120,18 +144,24 @@ def flat():
     return nn.Flatten()
 def number():
     return 3
+def asks(side):
+    return Two()
+def breaks():
+    raise RuntimeError("no weights here")
 """
 
 
 @pytest.fixture
 def factory(tmp_path):
     (tmp_path / "mine.py").write_text(FACTORY)
+    (tmp_path / "broken.py").write_text("import nothere")
     return f"{tmp_path / 'mine.py'}"
 
 
 def test_a_factory_in_a_file_or_a_package(factory, monkeypatch):
     maps, whole = backbones.load(f"{factory}:two")(torch.rand(2, 3, 16, 16))
     assert [tuple(m.shape) for m in maps] == [(2, 4, 8, 8), (2, 6, 4, 4)]
+    assert backbones.load(f"{factory}:two").depth == 2
     torch.testing.assert_close(whole, torch.cat([m.mean((2, 3)) for m in maps], 1))
     monkeypatch.syspath_prepend(str(Path(factory).parent))
     assert torch.equal(backbones.load("mine:two").fingerprint, backbones.load(f"{factory}:two").fingerprint)
@@ -147,16 +177,32 @@ def test_the_fingerprint_tells_weights_apart(factory):
     [
         ("{file}:three", "wants a function 'three' in"),
         ("{file}:number", "wants a torch module from its factory, got int"),
-        ("{file}:flat", r"wants a module that gives a list of feature maps \(b, c, h, w\), got a tensor \(2, 3072\)"),
+        ("{file}:flat", r"wants a module that gives a list of feature maps \(b, c, h, w\), got a tensor \(2, 150528\)"),
+        ("{file}:asks", "wants a function without arguments that gives a torch module, got TypeError: asks.. missing 1 required"),
+        ("{file}:breaks", "got RuntimeError: no weights here"),
         ("{folder}/none.py:two", "there is no file"),
+        ("{folder}/broken.py:two", "broken.py cannot be imported: ModuleNotFoundError: No module named 'nothere'"),
         ("kka_has_none.such:two", "No module named 'kka_has_none'"),
-        ("{folder}", "wants a vision model of transformers with its preprocessor_config.json, got: Can.t load image processor"),
+        ("{folder}", "wants a vision model of transformers with its preprocessor_config.json, got OSError: Can.t load image processor"),
         ("kka/mini/lm", "wants a vision model of transformers"),
     ],
 )
 def test_what_is_no_backbone_is_refused_in_one_sentence(reference, sentence, factory):
     with pytest.raises(KkaError, match=sentence):
         backbones.load(reference.format(file=factory, folder=Path(factory).parent))
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    reference = saved(MODELS["resnet"][0], tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "embedder.embedder" not in k}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(KkaError, match="lacks weights, such as embedder.embedder"):
+        backbones.load(reference)
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 20)
+    with pytest.raises(KkaError, match="wants a vision model of transformers"):
+        backbones.load(reference)
 
 
 def test_a_language_model_with_a_preprocessor_is_refused(tmp_path):

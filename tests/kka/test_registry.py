@@ -6,7 +6,7 @@ from kka.errors import KkaError
 
 def test_names_leave_private_files_out() -> None:
     assert "_stage" not in registry.names("pipelines")
-    assert registry.names("kka.detectors") == ["bce", "deep_sad", "hsc", "patchcore", "probe", "simplenet"]
+    assert {"bce", "deep_sad", "hsc", "patchcore", "probe", "simplenet"} <= set(registry.names("kka.detectors"))
     assert "cifar100" in registry.names("kka.datasets")
 
 

@@ -252,11 +252,12 @@ def test_unknown_names_and_options_are_refused_with_a_suggestion():
         ({"steps": True}, "steps wants a valid integer, got True."),
         ({"batch_size": 1}, "batch_size wants greater than or equal to 2, got 1."),
         ({"learning_rate": "fast"}, "learning_rate wants a valid number, got 'fast'."),
-        ({"weight_decay": float("nan")}, "weight_decay wants greater than or equal to 0, got nan."),
+        ({"weight_decay": float("nan")}, "weight_decay wants a finite number, got nan."),
         ({"seed": -1}, "seed wants greater than or equal to 0, got -1."),
         ({"backbone": 3}, "backbone wants a valid string, got 3."),
         ({"layers": [0.5]}, "layers wants a valid integer, got [0.5]."),
         ({"k": 0}, "k wants greater than or equal to 1, got 0."),
+        ({"noise": float("inf")}, "noise wants a finite number, got inf."),
         ({"top_share": 2}, "top_share wants less than or equal to 1, got 2."),
     ],
 )

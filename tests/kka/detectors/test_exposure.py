@@ -88,6 +88,26 @@ def test_the_loss_of_the_hypersphere_by_hand():
     assert np.isfinite(hsc.Detector().loss(torch.tensor([0.0]), torch.tensor([1.0])).item())  # an anomaly in the very centre
 
 
+@pytest.mark.parametrize("options", [{"cutpaste_share": 0}, {"batch_size": 2}, {"focal": 0.5}])
+@pytest.mark.parametrize("name", ["bce", "hsc"])
+def test_options_at_their_ends_give_finite_scores(name, options):
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    if name == "hsc":
+        options = {**{k: v for k, v in options.items() if k != "focal"}, "rep_dim": 1}
+    detector = (
+        {"bce": bce, "hsc": hsc}[name]
+        .Detector(members=1, steps=3, width=4, **options)
+        .fit(images, images[:3], generated_normals=images[:2])
+    )
+    assert detector.score(images).shape == (6,) and np.isfinite(detector.score(images)).all()
+
+
+def test_the_focal_loss_is_flat_where_a_picture_is_plainly_right():
+    scores = torch.tensor([-40.0], requires_grad=True)
+    bce.Detector(focal=0.5).loss(scores, torch.tensor([0.0])).backward()
+    assert scores.grad.abs().item() < 1e-6
+
+
 def test_the_score_of_the_hypersphere_is_the_pseudo_huber_distance():
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     detector = hsc.Detector(members=1, steps=2, width=4, rep_dim=8).fit(images)

@@ -101,6 +101,15 @@ def test_the_probe_adds_distance_in_deviations_and_the_heads_logit():
     assert probe.Detector().fit(pictures(12)).network_.head.weight.abs().max() == 0
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_probe_of_a_few_normals_is_the_same_once_loaded(n, tmp_path):
+    detector = probe.Detector().fit(pictures(n), pictures(4, 1))
+    detector.save(tmp_path / "detector")
+    scores = detector.score(pictures(5, 2))
+    np.testing.assert_allclose(probe.Detector.load(tmp_path / "detector").score(pictures(5, 2)), scores, rtol=1e-5)
+    assert np.abs(scores).max() < 1000  # the distance does not drown the head
+
+
 def test_the_probes_distance_of_a_normal_is_measured_without_itself():
     network = probe.Detector(k=1).fit(pictures(12)).network_
     rows = network.bank.stored
