@@ -3,13 +3,17 @@
 Every detector is fitted on the same pictures: the pool of the loop's last round, with the default detector as evaluator. Rows,
 on the same normals, seeds, training steps and number n of anomalies (that of KKA's last mixture):
 
-    a  normals only: each detector's published form
-    b  n random anomalies (CutPaste, noise, rotations)
+    a  normals only
+    b  n random anomalies (CutPaste and noise; on photographs rotations too, but a flower that is turned is a flower)
     c  language model without DPO, no grading
     d  language model without DPO, graded, with the hard schedule
     e  DPO, without the hard schedule
     f  KKA
-    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: of the tested classes
+    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: of the tested classes, as many as
+       the validation split holds
+
+c to f also train with the loop's generated normals, as KKA does; the others have none. Where the schedule's cap on hard ones
+never binds, as on blossom, d has the pictures of c and f those of e: then the table cannot say what the schedule is worth.
 
 `--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom. `--backbone` is what
 the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from
@@ -22,6 +26,7 @@ import argparse
 import hashlib
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +38,7 @@ from numpy.typing import NDArray
 
 from benchmarks import cifar100_bank
 from kka import datasets, detectors, evaluation
+from kka.backbones import BUILT_IN
 from kka.config import Config, check_config, read_config
 from kka.confusion import hard_proportion, mixture
 from kka.datasets import blossom
@@ -56,7 +62,8 @@ ROWS = {
     "f": "KKA",
     "g": "true anomalies",
 }
-# smaller than the defaults, so that five seeds of all rows take an hour or two on two cores: the same in every row
+# fewer patches than the defaults, so that five seeds take an hour or two on two cores; and for patchcore the mean over patches,
+# for these anomalies are odd as a whole. The same in every row
 SMALLER: dict[str, dict[str, Any]] = {
     "simplenet": {"most_patches": 40_000},
     "patchcore": {"most_patches": 40_000, "most_stored": 1500, "top_share": 1.0},
@@ -76,7 +83,7 @@ class World:
         if self.source:
             return cifar100_bank.configure(self.source, self.work / f"writer-{self.seed}", self.seed, aligned=aligned)
         raw = read_config(HERE.parent / "presets" / "blossom.yaml").model_dump()
-        raw["seed"], raw["align"]["enabled"] = self.seed, aligned
+        raw["seed"], raw["align"]["enabled"], raw["detect"]["seeds"] = self.seed, aligned, 1
         return check_config(raw)
 
     @cached_property
@@ -112,7 +119,7 @@ class World:
         if row == "a":
             return None, None
         if row == "b":
-            return random_anomalies(self.splits.train.images, self.n, self.seed), None
+            return random_anomalies(self.splits.train.images, self.n, self.seed, turned=self.source is not None), None
         if row == "g":
             return self._true(), None
         aligned, schedule = row in "ef", row in "df"
@@ -133,15 +140,16 @@ class World:
         return blossom.draw(blossom.flowers(self.n, 1, rng), rng)
 
 
-def random_anomalies(normals: Images, n: int, seed: int) -> Images:
-    """Half CutPaste-like, a quarter noised all over, a quarter turned by 90, 180 or 270 degrees."""
+def random_anomalies(normals: Images, n: int, seed: int, *, turned: bool) -> Images:
+    """Half CutPaste-like, half noised all over; or a quarter of those noised, a quarter `turned` by 90, 180 or 270 degrees."""
     rng = np.random.default_rng(seed_of("ablation", "random", seed))
     x = torch.from_numpy(normals[rng.integers(len(normals), size=n)]).permute(0, 3, 1, 2).float() / 255
     with seeded("ablation", seed):
         pasted, noisy = _augment.cut_paste(x), x + torch.randn_like(x) * (0.1 + 0.3 * torch.rand(n, 1, 1, 1))
-    turned = torch.stack([torch.rot90(p, int(k), (1, 2)) for p, k in zip(x, rng.integers(1, 4, size=n), strict=True)])
+    turns = torch.stack([torch.rot90(p, int(k), (1, 2)) for p, k in zip(x, rng.integers(1, 4, size=n), strict=True)])
     kind = torch.arange(n)[:, None, None, None] % 4
-    made = torch.where(kind < 2, pasted, torch.where(kind == 2, noisy, turned)).clamp(0, 1)
+    made = torch.where(kind < 2, pasted, turns if turned else noisy)
+    made = torch.where(kind == 2, noisy, made).clamp(0, 1)
     return (made * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
@@ -178,6 +186,14 @@ def fits(world: World, names: list[str]) -> Iterator[tuple[str, str, Callable[[]
             )
 
 
+def settle(folder: Path, settings: dict[str, Any]) -> None:
+    """Keeps what the fits in the folder stand on. Ends where others are there: they would be mixed in one table."""
+    path = folder / "settings.json"
+    if path.exists() and (found := json.loads(path.read_text())) != settings:
+        sys.exit(f"{folder}: the fits there stand on {found}, wanted {settings}. Move the folder away.")
+    write_json(path, settings)
+
+
 def run(world: World, names: list[str], backbone: str | None, path: Path) -> None:
     """Fits what is not there yet; the same pictures are not fitted twice."""
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -199,9 +215,17 @@ def run(world: World, names: list[str], backbone: str | None, path: Path) -> Non
         print(world.seed, key, {k: v for k, v in results[key].items() if k != "pictures"}, flush=True)
 
 
+def complete(folder: Path, names: list[str]) -> list[dict[str, Any]]:
+    """The seeds of which every fit is there."""
+    wanted = [f"{row} {name}" for row in ROWS for name in names]
+    wanted += [f"{loop} {n} {name}" for loop in ("no_dpo", "kka") for n in CURVE for name in CURVE_OF if name in names]
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"))]
+    return [run for run in runs if run.keys() >= set(wanted)]
+
+
 def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
     """Markdown: AUROC by row and detector, mean and deviation over seeds; the share of the way from a to g; then the rest."""
-    figure = "distance 1" if "distance 1" in runs[0]["a bce"] else "auroc"
+    figure = _figure(runs)
     for what in dict.fromkeys((figure, "auroc")):
         yield f"AUROC{' at distance 1' if what == 'distance 1' else ''}:\n\n" + _table(runs, names, what)
     yield "Of the way from a to g, by the means above:\n\n" + "\n".join(_closed(runs, names, figure))
@@ -209,9 +233,9 @@ def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
         ("controls", "Generated normals against real ones (0.5 is ideal)"),
         ("false positives", "False positives at the threshold (0.05 is expected)"),
     ):
-        if what in runs[0]["f bce"]:
+        if what in runs[0][f"f {names[0]}"]:
             yield f"{title}:\n\n" + _table(runs, names, what)
-    for name in CURVE_OF:
+    for name in (n for n in CURVE_OF if n in names):
         yield f"{name}, AUROC{' at distance 1' if figure != 'auroc' else ''} over the first n pictures made:\n\n" + "\n".join(
             _curve(runs, name, figure)
         )
@@ -221,7 +245,7 @@ def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
     """Rows by detector, a dot a seed, and the curves over the number of pictures."""
     from matplotlib.figure import Figure
 
-    figure = "distance 1" if "distance 1" in runs[0]["a bce"] else "auroc"
+    figure = _figure(runs)
     drawing = Figure(figsize=(11, 4), layout="constrained")
     left, right = drawing.subplots(1, 2, width_ratios=[2, 1])
     shown = {"a": "0.6", "b": "tab:olive", "c": "tab:blue", "f": "tab:red", "g": "tab:green"}
@@ -233,7 +257,7 @@ def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
             left.plot([x - 0.05, x + 0.05], [statistics.mean(values)] * 2, color=colour, lw=2.5, label=ROWS[row] if place == 0 else None)
     left.set_xticks(range(len(names)), names)
     for row, style in (("no_dpo", "--"), ("kka", "-")):
-        for name, colour in zip(CURVE_OF, ("tab:red", "tab:blue"), strict=True):
+        for name, colour in zip([n for n in CURVE_OF if n in names], ("tab:red", "tab:blue"), strict=False):
             means = [statistics.mean(r[f"{row} {n} {name}"][figure] for r in runs) for n in CURVE]
             right.plot(CURVE, means, style, color=colour, label=f"{name}, {'KKA' if row == 'kka' else 'no DPO'}")
     right.set_xlabel("pictures made")
@@ -242,6 +266,10 @@ def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
         axes.legend(fontsize=8, ncol=5 if axes is left else 2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         axes.grid(alpha=0.3)
     drawing.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _figure(runs: list[dict[str, Any]]) -> str:
+    return "distance 1" if "distance 1" in next(iter(runs[0].values())) else "auroc"
 
 
 def _head(first: str, cells: list[str]) -> list[str]:
@@ -291,10 +319,14 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
     data = "cifar100-bank" if arguments.source else "blossom"
+    if not arguments.print:
+        settle(RESULTS / data, {"backbone": Path(arguments.backbone or BUILT_IN).name, "options": SMALLER})
     for seed in [] if arguments.print else range(arguments.first, arguments.first + arguments.seeds):
         world = World(seed, arguments.work, arguments.source and arguments.source.resolve())
         run(world, arguments.detectors, arguments.backbone, RESULTS / data / f"{seed}.json")
-    found = [json.loads(path.read_text()) for path in sorted((RESULTS / data).glob("*.json"))]
+    found = complete(RESULTS / data, arguments.detectors)
+    if not found:
+        sys.exit(f"{RESULTS / data} holds no seed with every fit of {', '.join(arguments.detectors)}.")
     print(*tables(found, arguments.detectors), sep="\n\n")
     plot(found, arguments.detectors, HERE.parent / "docs" / f"ablation-{data}.png")
 
