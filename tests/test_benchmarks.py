@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cifar100_bank, gap, rounds
+from benchmarks import ablation, cifar100_bank, gap, rounds
+from kka import detectors
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +20,10 @@ def folder(name: str) -> dict[str, Any]:
     return {p.stem: read(f"{name}/{p.name}") for p in sorted((ROOT / "benchmarks" / "results" / name).glob("*.json"))}
 
 
+def fits() -> list[dict[str, Any]]:
+    return ablation.complete(ROOT / "benchmarks" / "results" / "ablation" / "blossom", detectors.names())
+
+
 @pytest.mark.parametrize(
     ("page", "table"),
     [
@@ -26,6 +31,7 @@ def folder(name: str) -> dict[str, Any]:
         ("README.md", lambda: rounds.table(folder("rounds"))),
         ("docs/explanation.md", lambda: gap.table(read("gap.json"))),
         ("docs/explanation.md", lambda: cifar100_bank.table(read("cifar100_bank.json")).split("\n\n")[0]),
+        ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits(), detectors.names()))),
     ],
 )
 def test_a_table_of_the_documentation_is_what_its_script_prints(page: str, table: Any) -> None:
