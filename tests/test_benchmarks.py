@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import ablation, cifar100_bank, gap, rounds
+from benchmarks import detectors as costs
 from kka import detectors
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,7 @@ def fits() -> list[dict[str, Any]]:
         ("docs/explanation.md", lambda: gap.table(read("gap.json"))),
         ("docs/explanation.md", lambda: cifar100_bank.table(read("cifar100_bank.json")).split("\n\n")[0]),
         ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits(), detectors.names()))),
+        ("docs/ablation.md", lambda: "\n\n".join(costs.table(found) for found in read("detectors.json").values())),
     ],
 )
 def test_a_table_of_the_documentation_is_what_its_script_prints(page: str, table: Any) -> None:
