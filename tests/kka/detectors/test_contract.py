@@ -18,7 +18,7 @@ NAMES = detectors.names()
 # smaller than the defaults, so that the suite is fast; a detector that is not named here runs with its defaults
 SMALL = {
     "bce": {"members": 2, "steps": 40, "width": 8, "batch_size": 32, "generated_share": 0.4},
-    "deep_sad": {"steps": 60, "pretrain_steps": 15, "batch_size": 32, "learning_rate": 1e-3},
+    "deep_sad": {"steps": 120, "pretrain_steps": 15, "batch_size": 32, "learning_rate": 1e-3},
     "hsc": {"members": 2, "steps": 40, "width": 8, "batch_size": 32, "generated_share": 0.4},
     "simplenet": {"steps": 60},
 }
