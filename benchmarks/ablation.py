@@ -78,6 +78,7 @@ class World:
 
     def __init__(self, seed: int, work: Path, source: Path | None) -> None:
         self.seed, self.work, self.source = seed, work, source
+        self._runs: dict[bool, Run] = {}
 
     def config(self, *, aligned: bool) -> Config:
         if self.source:
@@ -93,6 +94,11 @@ class World:
 
     def run(self, *, aligned: bool) -> Run:
         """The last round of a loop, run to its end."""
+        if aligned not in self._runs:
+            self._runs[aligned] = self._run(aligned=aligned)
+        return self._runs[aligned]
+
+    def _run(self, *, aligned: bool) -> Run:
         config, root = self.config(aligned=aligned), self.work / f"{'kka' if aligned else 'no_dpo'}-{self.seed}"
         if self.source:
             cifar100_bank.train_writer(config, self.work / f"writer-{self.seed}")

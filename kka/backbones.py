@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,19 @@ _PROBE = 224  # side of the pictures with which a backbone is tried out
 class Backbone(nn.Module):
     """Float RGB pictures (b, 3, h, w) in 0 to 1 -> feature maps, shallow to deep, and a vector (b, c) for the whole picture:
     the means of all maps, or a transformer's class token. In evaluation mode, and never trained. `fingerprint` (16,), uint8,
-    tells its weights and its normalisation from others; `depth` is the number of maps."""
+    tells its weights and its normalisation from others."""
 
     def __init__(self, maps: nn.Module) -> None:
         super().__init__()
-        self.maps = maps.requires_grad_(False).eval()
+        self.maps = maps.requires_grad_(False)
         self.fingerprint = _fingerprint(maps)
         self.eval()
+
+    @cached_property
+    def depth(self) -> int:
+        """How many maps there are, found by trying, when it is first asked for."""
         with torch.inference_mode():
-            self.depth = len(self(torch.zeros(2, 3, _PROBE, _PROBE))[0])
+            return len(self(torch.zeros(2, 3, _PROBE, _PROBE))[0])
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         maps, token = self.maps(x)

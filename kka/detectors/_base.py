@@ -103,4 +103,9 @@ class Base:
 
 def pick(images: Tensor, n: int) -> Tensor:
     """`n` of the pictures at random, with replacement, as floats in 0 to 1; none of none."""
-    return _state.floats(images[(torch.rand(n) * len(images)).long()])
+    return _state.floats(draw(images, n))
+
+
+def draw(rows: Tensor, n: int) -> Tensor:
+    """`n` of the rows at random, with replacement; none of none."""
+    return rows[(torch.rand(n if len(rows) else 0) * len(rows)).long()]

@@ -83,6 +83,10 @@ class Frozen(Base):
             )
         return detector
 
+    def width(self, size: tuple[int, int]) -> int:
+        """How many features there are of pictures of (h, w) pixels."""
+        return int(self.features(torch.zeros(1, 3, *size)).shape[1])
+
     def _fingerprint(self) -> Tensor:
         return self.features.backbone.fingerprint.clone()
 
@@ -103,7 +107,11 @@ class PatchHead(Head):
 
     def top(self, scores: Tensor) -> Tensor:
         """Of scores (b, p), shape (b,)."""
-        return scores.topk(max(1, round(self.top_share * scores.shape[1])), 1).values.mean(1)
+        return self.highest(scores).mean(1)
+
+    def highest(self, scores: Tensor) -> Tensor:
+        """Those of scores (b, p) that count, (b, k)."""
+        return scores.topk(max(1, round(self.top_share * scores.shape[1])), 1).values
 
 
 @dataclass

@@ -48,7 +48,7 @@ class Detector(Patchwise):
     prune_share: Share = 0.9
 
     def network(self, size: tuple[int, int]) -> Banks:
-        width = self.features(torch.zeros(1, 3, *size)).shape[1]
+        width = self.width(size)
         return self._banks(torch.ones(width), torch.zeros(1, width), torch.zeros(0, width))
 
     def learn(self, pictures: Pictures, log: Log) -> Banks:

@@ -58,7 +58,7 @@ class Detector(Frozen):
     regularisation: Amount = 3e-6
 
     def network(self, size: tuple[int, int]) -> Probe:
-        width = self.features(torch.zeros(1, 3, *size)).shape[1]
+        width = self.width(size)
         return Probe(self._fingerprint(), torch.zeros(1, width), self.k, self.knn_weight)
 
     def learn(self, pictures: Pictures, log: Log) -> Probe:

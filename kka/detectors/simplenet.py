@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kka.detectors._base import Amount, Pictures, Whole
+from kka.detectors._base import Amount, Pictures, Whole, draw
 from kka.detectors._features import PatchHead, Patchwise, spread
 from kka.detectors._networks import autocast
 from kka.log import Log
@@ -61,7 +61,7 @@ class Detector(Patchwise):
     weight_decay: Amount = 1e-5
 
     def network(self, size: tuple[int, int]) -> Discriminator:
-        width = self.features(torch.zeros(1, 3, *size)).shape[1]
+        width = self.width(size)
         return Discriminator(self._fingerprint(), self.top_share, torch.zeros(width), torch.ones(width), self.hidden)
 
     def learn(self, pictures: Pictures, log: Log) -> Discriminator:
@@ -72,7 +72,7 @@ class Detector(Patchwise):
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         for step in range(self.steps):
             with autocast():
-                loss = self._loss(network, _pick(inside, self.batch_size), _pick(outside, self.batch_size))
+                loss = self._loss(network, draw(inside, self.batch_size), draw(outside, self.batch_size))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -93,11 +93,5 @@ class Detector(Patchwise):
         low, high, anomalous = scores.split([len(normal), len(noisy), len(others)])
         loss = F.relu(self.margin + low).mean() + F.relu(self.margin - high).mean()
         if len(outside):
-            top = max(1, round(self.top_share * outside.shape[1]))
-            loss = loss + F.relu(self.margin - anomalous.view(outside.shape[:2]).topk(top, 1).values).mean()
+            loss = loss + F.relu(self.margin - network.highest(anomalous.view(outside.shape[:2]))).mean()
         return loss
-
-
-def _pick(rows: Tensor, n: int) -> Tensor:
-    """The rows of `n` pictures at random, with replacement; none of none."""
-    return rows[(torch.rand(n if len(rows) else 0) * len(rows)).long()]
