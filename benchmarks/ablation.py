@@ -9,13 +9,14 @@ on the same normals, seeds, training steps and number n of anomalies (that of KK
     d  language model without DPO, graded, with the hard schedule
     e  DPO, without the hard schedule
     f  KKA
-    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: of the tested classes, as many as
-       the validation split holds
+    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: other photographs of the tested
+       classes
 
 c to f also train with the loop's generated normals, as KKA does; the others have none. Where the schedule's cap on hard ones
 never binds, as on blossom, d has the pictures of c and f those of e: then the table cannot say what the schedule is worth.
 
-`--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom. `--backbone` is what
+`--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom, and of its test split all
+normals and 30 photographs of each anomalous class. `--backbone` is what
 the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from
 labels, so on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the
 threshold, and draws docs/ablation-*.png.
@@ -46,7 +47,7 @@ from kka.detectors import _augment
 from kka.detectors._networks import seeded
 from kka.doctor import cores
 from kka.metrics import separation
-from kka.records import Anomaly, read_records, seed_of, write_json
+from kka.records import Anomaly, Split, Splits, read_records, seed_of, write_json
 from pipelines._pictures import measuring_controls, pictures, training_controls
 from pipelines._stage import Run, make_run
 from pipelines.loop import run_loop
@@ -68,7 +69,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     "simplenet": {"most_patches": 40_000},
     "patchcore": {"most_patches": 40_000, "most_stored": 1500, "top_share": 1.0},
 }
-CURVE = (25, 50, 100, 200, 300, 400, 500)
+CURVES = {"blossom": (25, 50, 100, 200, 300, 400, 500), "cifar100-bank": (50, 150, 300, 450)}
+TESTED = 30
 CURVE_OF = ("bce", "probe")
 Images = NDArray[np.uint8]
 
@@ -78,6 +80,7 @@ class World:
 
     def __init__(self, seed: int, work: Path, source: Path | None) -> None:
         self.seed, self.work, self.source = seed, work, source
+        self.data = _data(source)
         self._runs: dict[bool, Run] = {}
 
     def config(self, *, aligned: bool) -> Config:
@@ -88,9 +91,23 @@ class World:
         return check_config(raw)
 
     @cached_property
-    def splits(self) -> Any:
+    def splits(self) -> Splits:
+        return self._load()
+
+    def _load(self, **options: Any) -> Splits:
         prepare = self.config(aligned=True).prepare
-        return datasets.load(prepare.dataset, self.seed, prepare.image_size, **prepare.options)
+        return datasets.load(prepare.dataset, self.seed, prepare.image_size, **{**prepare.options, **options})
+
+    @cached_property
+    def test(self) -> Split:
+        """The test split; of thousands of photographs those that two cores can score some hundred times."""
+        split = self.splits.test
+        if not self.source:
+            return split
+        groups, rng = np.array(split.groups), np.random.default_rng(seed_of("ablation", "test"))
+        rows = [np.flatnonzero(groups == name) for name in dict.fromkeys(split.groups)]
+        kept = np.sort(np.concatenate([found if not split.labels[found[0]] else rng.permutation(found)[:TESTED] for found in rows]))
+        return Split(split.images[kept], tuple(split.captions[i] for i in kept), split.labels[kept], tuple(groups[kept].tolist()))
 
     def run(self, *, aligned: bool) -> Run:
         """The last round of a loop, run to its end."""
@@ -139,8 +156,8 @@ class World:
 
     def _true(self) -> Images:
         if self.source:
-            split = self.splits.validation
-            found: Images = split.images[split.labels == 1][: self.n]
+            split = self._load(validation=self.n).validation
+            found: Images = split.images[split.labels == 1]
             return found
         rng = np.random.default_rng(seed_of("ablation", "true", self.seed))
         return blossom.draw(blossom.flowers(self.n, 1, rng), rng)
@@ -168,7 +185,7 @@ def create(name: str, seed: int, backbone: str | None) -> detectors.Detector:
 
 def measure(world: World, detector: detectors.Detector) -> dict[str, float]:
     """Figures of a fitted detector on the test split, and of the generated normals that no detector trained on."""
-    test, scores = world.splits.test, detector.score(world.splits.test.images)
+    test, scores = world.test, detector.score(world.test.images)
     boundary = detector.score(world.splits.calibration.images)
     found = evaluation.evaluate(scores, test.labels, test.groups, boundary, bootstrap=0, level=0.95, seed=0)
     figures = {"auroc": found["auroc"], "false positives": found["false_positive_rate"]}
@@ -183,7 +200,7 @@ def fits(world: World, names: list[str]) -> Iterator[tuple[str, str, Callable[[]
     """Every fit of a seed: its key, the detector, and what it trains with."""
     for row in ROWS:
         yield from ((f"{row} {name}", name, lambda row=row: world.anomalies(row)) for name in names)
-    for n in CURVE:
+    for n in CURVES[world.data]:
         for aligned in (False, True):
             yield from (
                 (f"{'kka' if aligned else 'no_dpo'} {n} {name}", name, lambda n=n, a=aligned: world.first(n, aligned=a))
@@ -224,7 +241,7 @@ def run(world: World, names: list[str], backbone: str | None, path: Path) -> Non
 def complete(folder: Path, names: list[str]) -> list[dict[str, Any]]:
     """The seeds of which every fit is there."""
     wanted = [f"{row} {name}" for row in ROWS for name in names]
-    wanted += [f"{loop} {n} {name}" for loop in ("no_dpo", "kka") for n in CURVE for name in CURVE_OF if name in names]
+    wanted += [f"{loop} {n} {name}" for loop in ("no_dpo", "kka") for n in CURVES[folder.name] for name in CURVE_OF if name in names]
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"))]
     return [run for run in runs if run.keys() >= set(wanted)]
 
@@ -264,8 +281,8 @@ def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
     left.set_xticks(range(len(names)), names)
     for row, style in (("no_dpo", "--"), ("kka", "-")):
         for name, colour in zip([n for n in CURVE_OF if n in names], ("tab:red", "tab:blue"), strict=False):
-            means = [statistics.mean(r[f"{row} {n} {name}"][figure] for r in runs) for n in CURVE]
-            right.plot(CURVE, means, style, color=colour, label=f"{name}, {'KKA' if row == 'kka' else 'no DPO'}")
+            means = [statistics.mean(r[f"{row} {n} {name}"][figure] for r in runs) for n in _budgets(runs, name)]
+            right.plot(_budgets(runs, name), means, style, color=colour, label=f"{name}, {'KKA' if row == 'kka' else 'no DPO'}")
     right.set_xlabel("pictures made")
     for axes in (left, right):
         axes.set_ylabel(f"AUROC{' at distance 1' if figure == 'distance 1' else ''}")
@@ -301,10 +318,19 @@ def _closed(runs: list[dict[str, Any]], names: list[str], figure: str) -> list[s
 
 
 def _curve(runs: list[dict[str, Any]], name: str, figure: str) -> list[str]:
-    lines = _head("n", [str(n) for n in CURVE])
+    budgets = _budgets(runs, name)
+    lines = _head("n", [str(n) for n in budgets])
     for row in ("no_dpo", "kka"):
-        lines.append(f"| {row} | {' | '.join(_cell([r[f'{row} {n} {name}'][figure] for r in runs]) for n in CURVE)} |")
+        lines.append(f"| {row} | {' | '.join(_cell([r[f'{row} {n} {name}'][figure] for r in runs]) for n in budgets)} |")
     return lines
+
+
+def _budgets(runs: list[dict[str, Any]], name: str) -> list[int]:
+    return sorted(int(key.split()[1]) for key in runs[0] if key.startswith("kka ") and key.endswith(f" {name}"))
+
+
+def _data(source: Path | None) -> str:
+    return "cifar100-bank" if source else "blossom"
 
 
 def _cell(values: list[float]) -> str:
@@ -324,7 +350,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    data = "cifar100-bank" if arguments.source else "blossom"
+    data = _data(arguments.source)
     if not arguments.print:
         settle(RESULTS / data, {"backbone": Path(arguments.backbone or BUILT_IN).name, "options": SMALLER})
     for seed in [] if arguments.print else range(arguments.first, arguments.first + arguments.seeds):

@@ -16,6 +16,8 @@ from kka.detectors import _state
 from kka.detectors._base import Base, Share, Whole
 from kka.errors import KkaError
 
+_TILE = 512  # rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
+
 
 class Head(nn.Module):
     """Features -> scores. It remembers which backbone it was fitted on, whose weights are not saved with it."""
@@ -172,12 +174,17 @@ class Bank(nn.Module):
         self.register_buffer("stored", stored)
 
     def forward(self, rows: Tensor, k: int = 1) -> Tensor:
-        return torch.cat([self._nearest(part, k) for part in rows.split(4096)])
+        squares = self.stored.square().sum(1)
+        return torch.cat([self._nearest(part, squares, k) for part in rows.split(_TILE)])
 
-    def _nearest(self, rows: Tensor, k: int) -> Tensor:
-        # what is the same for all stored rows is added last, so that only one matrix of their number is held
-        found = torch.addmm(self.stored.square().sum(1)[None], rows, self.stored.T, alpha=-2)
-        nearest = found.amin(1, keepdim=True) if k == 1 else found.topk(min(k, found.shape[1]), largest=False).values
+    def _nearest(self, rows: Tensor, squares: Tensor, k: int) -> Tensor:
+        parts = []
+        for stored, square in zip(self.stored.split(_TILE), squares.split(_TILE), strict=True):
+            # what is the same for all stored rows is added last, so that only one matrix is held
+            found = torch.addmm(square[None], rows, stored.T, alpha=-2)
+            parts.append(found.amin(1, keepdim=True) if k == 1 else found.topk(min(k, found.shape[1]), largest=False).values)
+        nearest = torch.cat(parts, 1)
+        nearest = nearest.topk(min(k, nearest.shape[1]), largest=False).values
         return (nearest + rows.square().sum(1, keepdim=True)).clamp_min(0)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:

@@ -69,11 +69,13 @@ def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Te
     """`function` of float pictures, (b, 3, h, w) -> (b, ...), over all, uint8 (n, h, w, 3) or (n, 3, h, w). Every batch is
     filled up to one size, for with the size of a batch the last bits of its rows can change."""
     every = images if isinstance(images, Tensor) else channels_first(images)
-    parts = []
-    for part in every.split(BATCH):
-        full = torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])
-        parts.append(function(floats(full))[: len(part)])
-    return torch.cat(parts)
+    made: Tensor | None = None  # once for all: parts that are put together at the end would need the memory twice
+    for start, part in zip(range(0, len(every), BATCH), every.split(BATCH), strict=True):
+        found = function(floats(torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])))
+        made = found.new_empty(len(every), *found.shape[1:]) if made is None else made
+        made[start : start + len(part)] = found[: len(part)]
+    assert made is not None
+    return made
 
 
 def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, tensors: Mapping[str, Tensor]) -> None:

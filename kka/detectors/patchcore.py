@@ -69,6 +69,8 @@ class Detector(Patchwise):
 
     def _prune(self, outside: Tensor, inside: Tensor, bank: Bank) -> Tensor:
         """The anomalies' patches (n, d) that normals have not."""
+        if not len(outside):
+            return outside
         usual, found = bank(inside)[:, 0], bank(outside)[:, 0]
         apart = usual[usual > 1e-3 * usual.max()]  # those in the bank are at no distance
         return outside[found > apart.quantile(self.prune_share)] if len(apart) else outside
