@@ -67,6 +67,35 @@ def preset(
     typer.echo(f"wrote params.yaml from the preset {name}")
 
 
+data = typer.Typer(no_args_is_help=True, help="The data set that params.yaml names.")
+app.add_typer(data, name="data")
+
+
+@data.callback()
+def _data() -> None:
+    pass
+
+
+@data.command()
+def check(
+    sheet: Annotated[Path, typer.Option(help="The contact sheet to write.")] = Path("data-check.png"),
+) -> None:
+    """Read the data set as `prepare` would, say what it found, and draw a contact sheet. Changes nothing else."""
+    import logging
+
+    from kka.check import findings, write_sheet
+    from kka.config import read_config
+    from kka.datasets import splits_of
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = read_config(Path("params.yaml"))
+    splits = splits_of(config.prepare, config.seed)
+    for finding in findings(splits):
+        typer.echo(str(finding))
+    write_sheet(splits, sheet)
+    typer.echo(f"wrote {sheet}: look at it")
+
+
 @app.command()
 def captions(out: Annotated[Path, typer.Argument(help="The file to write, one caption a line.")]) -> None:
     """Write the captions that a small writer may learn from: of params.yaml's normal training images, and of its archive.
@@ -77,9 +106,8 @@ def captions(out: Annotated[Path, typer.Argument(help="The file to write, one ca
     from kka.config import read_config
     from kka.records import write_text
 
-    section = read_config(Path("params.yaml"))
-    wanted = section.prepare
-    found = list(datasets.load(wanted.dataset, section.seed, wanted.image_size, **wanted.options).train.captions)
+    config = read_config(Path("params.yaml"))
+    wanted, found = config.prepare, list(datasets.splits_of(config.prepare, config.seed).train.captions)
     if datasets.has_archive(wanted.dataset):
         found += datasets.archive(wanted.dataset, wanted.image_size, **wanted.options).captions
     lines = [line for caption in found for line in caption.splitlines()]

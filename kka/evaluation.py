@@ -24,16 +24,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """auroc with the ends of its bootstrap interval at `level` (left out where `bootstrap` is 0), average_precision, fpr95,
     `threshold` from the calibration normals with the false_positive_rate it has in truth, and under `groups` the auroc of
-    each anomalous group against all normals. Raises KkaError where normals or anomalies are missing."""
-    found: dict[str, Any] = {"auroc": metrics.auroc(scores, labels)}
-    if bootstrap:
-        ends = metrics.bootstrap_interval(metrics.auroc, scores, labels, samples=bootstrap, level=level, seed=seed)
-        found["auroc_low"], found["auroc_high"] = ends
+    each anomalous group against all normals. Where no anomalies are known, the threshold and false_positive_rate are all there
+    is to tell. Raises KkaError where normals are missing."""
+    found: dict[str, Any] = {}
+    if labels.any():
+        found["auroc"] = metrics.auroc(scores, labels)
+        if bootstrap:
+            ends = metrics.bootstrap_interval(metrics.auroc, scores, labels, samples=bootstrap, level=level, seed=seed)
+            found["auroc_low"], found["auroc_high"] = ends
+        found["average_precision"] = metrics.average_precision(scores, labels)
+        found["fpr95"] = metrics.fpr_at_tpr(scores, labels, 0.95)
     threshold = float(np.quantile(calibration_scores, QUANTILE))
     return {
         **found,
-        "average_precision": metrics.average_precision(scores, labels),
-        "fpr95": metrics.fpr_at_tpr(scores, labels, 0.95),
         "threshold": threshold,
         "false_positive_rate": float((scores[labels == 0] > threshold).mean()),
         "groups": by_group(scores, labels, groups),
@@ -42,7 +45,9 @@ def evaluate(
 
 def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Any]:
     """Figures of the validation split: `validation_auroc`, and the `hardest_group`, that with the lowest auroc, which is worth
-    following on the test split: chosen there, its figures would begin too low by construction."""
+    following on the test split: chosen there, its figures would begin too low by construction. Nothing where no anomalies are known."""
+    if not labels.any():
+        return {}
     found = by_group(scores, labels, groups)
     return {"validation_auroc": metrics.auroc(scores, labels), "hardest_group": min(found, key=lambda g: (found[g], g))}
 
@@ -52,7 +57,7 @@ def over_fits(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
     first = found[0]
     averaged: dict[str, Any] = {key: _averaged(key, [f[key] for f in found]) for key in first}
-    if len(found) > 1:
+    if len(found) > 1 and "auroc" in first:
         averaged["auroc_std"] = statistics.stdev(f["auroc"] for f in found)
     return averaged
 
@@ -71,7 +76,9 @@ def by_group(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Seq
 
 
 def roc_points(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> list[dict[str, float]]:
-    """The corners of the ROC curve, from (0, 0) to (1, 1): rows of fpr, tpr for a plot."""
+    """The corners of the ROC curve, from (0, 0) to (1, 1): rows of fpr, tpr for a plot; none where no anomalies are known."""
+    if not labels.any():
+        return []
     from sklearn.metrics import roc_curve
 
     fpr, tpr, _ = roc_curve(labels, scores)

@@ -26,7 +26,8 @@ Grade = Literal["hard", "between", "easy"]
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (n, h, w, 3), and for each: caption, label (0 normal, 1 anomalous), group (class, defect or distance)."""
+    """Images uint8 (n, h, w, 3), and for each: caption (of several each a line), label (0 normal, 1 anomalous), group (class, defect
+    or distance)."""
 
     images: NDArray[np.uint8]
     captions: tuple[str, ...]
@@ -49,7 +50,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """Train and calibration hold normals only; validation and test hold both."""
+    """Train and calibration hold normals only; validation and test hold both, or normals where no anomalies are known."""
 
     train: Split
     calibration: Split

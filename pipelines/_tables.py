@@ -16,12 +16,12 @@ def figures_of(run: Run, name: str) -> Row:
     return {"round": name} | {s: read_json(p) if p.exists() else {} for s, p in paths.items()}
 
 
-def hardest_group(first: Row) -> str:
+def hardest_group(first: Row) -> str | None:
     """The group of anomalies that round zero finds hardest on the validation split: it is followed over the rounds. Where the
-    test split holds none of that group, its own hardest one."""
+    test split holds none of that group, its own hardest one; None where no anomalies are known."""
     groups: dict[str, float] = first["evaluate"]["groups"]
-    found = str(first["evaluate"]["hardest_group"])
-    return found if found in groups else _hardest_first(groups)[0]
+    found = first["evaluate"].get("hardest_group")
+    return found if found in groups else next(iter(_hardest_first(groups)), None)
 
 
 def _hardest_first(groups: Mapping[str, float]) -> list[str]:
@@ -30,9 +30,10 @@ def _hardest_first(groups: Mapping[str, float]) -> list[str]:
 
 LEGEND = """\
 - images: generated anomalies that the detector trained on; hard share: how many of them were hard, and how many were wanted
-- AUROC, and FPR at 95% TPR: on the test split, means over the fits of the detector (detect.seeds) with their deviation, and
-  in brackets the interval that the number of test pictures leaves; the second AUROC is that of one group of anomalies, the
-  hardest of round zero on the validation split
+- AUROC, and FPR95 (the share of false alarms where 95% of the anomalies are found): on the test split, means over the fits of
+  the detector (detect.seeds) with their deviation, and in brackets the interval that the number of test pictures leaves; the
+  second AUROC is that of one group of anomalies, the hardest of round zero on the validation split
+- false alarms: normal test pictures above the threshold; 5% are expected
 - readable, distinct: shares of what the language model wrote; refused: normal look-alikes, unreadable ones and duplicates
 - hard now, hard r0: the share of new anomalies that the detector of the round before, or of round zero, takes for normal
 - gap: AUROC of telling generated normals from real ones, 0.5 is best; distance: of the descriptions from the normal class
@@ -45,15 +46,14 @@ def rounds_table(rows: Sequence[Row], level: float) -> str:
     return markdown([_cells(row, group, f"AUROC ({level:.0%})") for row in rows])
 
 
-def _cells(row: Row, group: str, auroc: str) -> dict[str, str]:
+def _cells(row: Row, group: str | None, auroc: str) -> dict[str, str]:
     told, said, seen, test = row["describe"], row["assess"], row["detect"], row["evaluate"]
     return {
         "round": row["round"],
         "images": str(seen.get("images", 0)),
         "hard share": _fill("{hard_proportion:.2f} of {hard_proportion_wanted:.2f}", seen),
-        auroc: _fill("{auroc:.3f}", test) + _fill(" ±{auroc_std:.3f}", test, "") + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
-        group: f"{test['groups'][group]:.3f}",
-        "FPR95": _fill("{fpr95:.3f}", test),
+        **({} if group is None else _detection(test, group, auroc)),
+        "false alarms": _fill("{false_positive_rate:.1%}", test),
         "readable": _fill("{readable:.0%}", told),
         "distinct": _fill("{distinct:.0%}", told),
         "refused": _fill("{normal}+{unreadable}+{duplicate}", told),
@@ -64,10 +64,22 @@ def _cells(row: Row, group: str, auroc: str) -> dict[str, str]:
     }
 
 
+def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str]:
+    """What only known anomalies can tell."""
+    return {
+        auroc: _fill("{auroc:.3f}", test) + _fill(" ±{auroc_std:.3f}", test, "") + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
+        group: f"{test['groups'][group]:.3f}",
+        "FPR95": _fill("{fpr95:.3f}", test),
+    }
+
+
 def groups_table(rows: Sequence[Row], most: int = 12) -> str:
-    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero."""
+    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero. Says so where
+    no anomalies are known."""
     groups: dict[str, float] = rows[0]["evaluate"]["groups"]
     hardest = _hardest_first(groups)[:most]
+    if not hardest:
+        return "The data set holds no real anomalies, so nobody can tell how many the detector finds. A few dozen would do."
     return markdown([{"group": g} | {row["round"]: f"{row['evaluate']['groups'][g]:.3f}" for row in rows} for g in hardest])
 
 
@@ -95,8 +107,6 @@ def curves(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     made = []
     for row in rows:
         test = row["evaluate"]
-        known = {c: test[c] for c in columns if c in test}
-        made.append(
-            {"round": row["round"], "images": row["detect"].get("images", 0), **known, "auroc_hardest_group": test["groups"][group]}
-        )
+        known = {c: test[c] for c in columns if c in test} | ({} if group is None else {"auroc_hardest_group": test["groups"][group]})
+        made.append({"round": row["round"], "images": row["detect"].get("images", 0), **known})
     return columns, made

@@ -20,8 +20,8 @@ def load_writer(run: Run) -> Writer:
 
 
 def captions(run: Run, part: str) -> tuple[str, ...]:
-    """The captions of the normal images in a split: train or calibration."""
-    return read_split(run.path("data", "splits", part)).captions
+    """The captions of the normal images in a split, train or calibration; an image may have several."""
+    return tuple(line for caption in read_split(run.path("data", "splits", part)).captions for line in caption.splitlines())
 
 
 def prompts(run: Run, purpose: str, n: int) -> list[str]:

@@ -6,8 +6,7 @@ from pipelines._stage import Run, stage
 
 
 def main(run: Run) -> None:
-    section = run.config.prepare
-    splits = datasets.load(section.dataset, run.seed("prepare"), section.image_size, **section.options)
+    splits = datasets.splits_of(run.config.prepare, run.config.seed)
     for part in ("train", "calibration", "validation", "test"):
         with run.whole("data", "splits", part) as folder:
             write_split(folder, getattr(splits, part))

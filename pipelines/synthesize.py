@@ -16,7 +16,7 @@ def main(run: Run) -> None:
     drawn = np.random.default_rng(run.seed("controls")).integers(len(normal), size=section.controls)
     wanted = {
         "anomalies": texts(read_records(run.path("data", run.round, "descriptions.jsonl"), Description), "kept"),
-        "controls": [normal.captions[i] for i in drawn],
+        "controls": [lines[k % len(lines)] for k, i in enumerate(drawn) if (lines := normal.captions[i].splitlines())],
     }
     about = {"dataset": prepare.dataset, "dataset_options": prepare.options, "image_size": prepare.image_size}
     synthesizer = synthesizers.create(section.synthesizer, section.options, **about, normals=normal.images)

@@ -27,6 +27,7 @@ FLOORS = (
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
     ("kka.training", "kka.evaluation", "kka.doctor"),
+    ("kka.check",),
     ("kka.cli",),
     ("pipelines", "pipelines.*"),
 )

@@ -7,8 +7,9 @@ options of `load` that matter to it, and some of its own; both are given all of 
 from typing import Any
 
 from kka import registry
+from kka.config import Prepare
 from kka.errors import KkaError
-from kka.records import Split, Splits
+from kka.records import Split, Splits, seed_of
 
 _GIVEN = ("seed", "image_size")  # from elsewhere in params.yaml
 
@@ -16,6 +17,11 @@ _GIVEN = ("seed", "image_size")  # from elsewhere in params.yaml
 def names() -> list[str]:
     """The data sets that there are."""
     return registry.names(__name__)
+
+
+def splits_of(wanted: Prepare, seed: int) -> Splits:
+    """The splits that params.yaml asks for, by its section and its base seed. Raises what `load` does."""
+    return load(wanted.dataset, seed_of(seed, "prepare", "r0"), wanted.image_size, **wanted.options)
 
 
 def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
@@ -34,11 +40,11 @@ def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
 
 
 def _complete(name: str, part: str, split: Split) -> None:
-    both = part in ("validation", "test")
     anomalies = int((split.labels == 1).sum())
     normals = len(split) - anomalies
-    if not normals or bool(anomalies) != both:
-        wanted = "normals and anomalies (a few dozen real ones tell how good a detector is)" if both else "normals only"
+    both = part in ("validation", "test")  # a few dozen real anomalies tell how good a detector is, but not everybody has them
+    if not normals or (anomalies and not both):
+        wanted = "normals" if both else "normals only"
         raise KkaError(f"the data set '{name}': {part} wants {wanted}, got {normals} normals and {anomalies} anomalies.")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka import images, parquet
+from kka.datasets import _hub
 from kka.errors import KkaError
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
@@ -31,7 +32,29 @@ CLASSES = (
     "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
 )
 # fmt: on
-FURNITURE = ("bed", "chair", "couch", "table", "wardrobe")
+SUPERCLASSES = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+FURNITURE = SUPERCLASSES["household_furniture"]
 
 # Sixty ways to say it, each true of every photograph: enough for three rounds of descriptions without repeats, and few enough
 # that the training captions hold nearly all that can be said of a normal class, so that the guard knows one when it reads it.
@@ -59,12 +82,14 @@ def load(
     archive_classes: int = 45,
     archive_seed: int = 0,
 ) -> Splits:
-    """Splits whose groups are class names. `source` is a folder with a train and a test parquet file, or a Hugging Face id.
+    """Splits whose groups are class names. `source` is a folder with a train and a test parquet file, or a Hugging Face id;
+    `normal` names classes or superclasses; with `archive_classes` 0 the test split holds all others.
 
     `train`, `calibration` and `validation` count normals, of the training file; validation has as many anomalies beside them.
     Test is all normal photographs of the test file against all of the held-out classes. Raises KkaError where data, classes
     or photographs are missing.
     """
+    normal = expand(normal)
     _, held_out = divide(normal, archive_classes, archive_seed)
     (pixels, names), (test_pixels, test_names) = _photographs(source)
     rng = np.random.default_rng(seed_of(seed, "cifar100"))
@@ -94,7 +119,10 @@ def archive(
 ) -> Split:
     """Photographs of the archive's classes, at most `archive_per_class` of each, from the training file, each with several
     captions, a line each. Raises KkaError as `load` does."""
+    normal = expand(normal)
     archived, _ = divide(normal, archive_classes, archive_seed)
+    if not archived:
+        raise KkaError("cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than bank.")
     pixels, names = _photographs(source)[0]
     rng = np.random.default_rng(seed_of("cifar100", "archive", archive_seed))
     rows = np.concatenate([rng.permutation(np.flatnonzero(names == name))[:archive_per_class] for name in archived])
@@ -104,15 +132,21 @@ def archive(
     return replace(split, captions=tuple(captions))
 
 
-def divide(normal: Sequence[str], archive_classes: int, archive_seed: int) -> tuple[list[str], list[str]]:
-    """The anomalous classes: those of the archive, and the held-out ones. Raises KkaError for a class that there is not."""
+def expand(normal: Sequence[str]) -> list[str]:
+    """The classes that names of classes and superclasses stand for, each once. Raises KkaError for a name that there is not."""
+    known = [*CLASSES, *SUPERCLASSES]
     for name in normal:
-        if name not in CLASSES:
-            raise KkaError(f"cifar100: normal names the unknown class '{name}'.{suggestion(str(name), list(CLASSES))}")
+        if name not in known:
+            raise KkaError(f"cifar100: normal names the unknown class '{name}'.{suggestion(str(name), known)}")
+    return list(dict.fromkeys(c for name in normal for c in SUPERCLASSES.get(name, (name,))))
+
+
+def divide(normal: Sequence[str], archive_classes: int, archive_seed: int) -> tuple[list[str], list[str]]:
+    """The anomalous classes: those of the archive, and the held-out ones."""
     anomalous = [c for c in CLASSES if c not in normal]
-    if not normal or not 0 < archive_classes < len(anomalous):
+    if not normal or not 0 <= archive_classes < len(anomalous):
         raise KkaError(
-            f"cifar100: wanted at least one normal class, one archive class and one held-out class, got {len(normal)} normal classes and"
+            f"cifar100: wanted at least one normal class and one held-out class, got {len(normal)} normal classes and"
             f" archive_classes {archive_classes} of {len(anomalous)}."
         )
     order = np.random.default_rng(seed_of("cifar100", "classes", archive_seed)).permutation(len(anomalous))
@@ -176,20 +210,6 @@ def _read(source: str, part: str) -> tuple[list[Any], list[Any]]:
         raise KkaError(
             f"cifar100: {folder} wants {part}.parquet, as Hugging Face writes it (or {part}-00000-of-00001.parquet), got no such file."
         )
-    if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+    if not _hub.is_id(source):
         raise KkaError(f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is neither.")
-    return _read_hub(source, part)
-
-
-def _read_hub(source: str, part: str) -> tuple[list[Any], list[Any]]:
-    import datasets
-
-    try:
-        found = datasets.load_dataset(source, split=part).cast_column("img", datasets.Image(decode=False))
-        return list(found["img"]), list(found["fine_label"])
-    except Exception as error:  # each of the hub's many ways to fail means the same to the user
-        reason = " ".join(str(error).split())[:200]
-        raise KkaError(
-            f"cifar100: source '{source}' is no folder here and could not be had from the Hugging Face hub ({reason})."
-            " Go online once, or set prepare.options.source to a folder that holds its parquet files."
-        ) from None
+    return _hub.read("cifar100", source, part, "img", "fine_label")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from kka import evaluation
-from kka.errors import KkaError
 
 SCORES = np.array([0.0, 1.0, 2.0, 1.5, 3.0, 0.5])
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -56,9 +55,12 @@ def test_the_roc_curve_goes_from_corner_to_corner():
     assert area == pytest.approx(6 / 9)
 
 
-def test_a_test_split_without_anomalies_is_refused():
-    with pytest.raises(KkaError, match="got 3 normals and 0 anomalies"):
-        evaluation.evaluate(SCORES[:3], LABELS[:3], GROUPS[:3], CALIBRATION, bootstrap=0, level=0.9, seed=0)
+def test_without_known_anomalies_the_false_positives_are_all_there_is_to_tell():
+    found = evaluation.evaluate(SCORES[:3], LABELS[:3], GROUPS[:3], CALIBRATION, bootstrap=10, level=0.9, seed=0)
+    threshold = np.quantile(CALIBRATION, 0.95)
+    assert found == {"threshold": threshold, "false_positive_rate": (SCORES[:3] > threshold).mean(), "groups": {}}
+    assert evaluation.validate(SCORES[:3], LABELS[:3], GROUPS[:3]) == {} and evaluation.roc_points(SCORES[:3], LABELS[:3]) == []
+    assert "auroc_std" not in evaluation.over_fits([found, found])
 
 
 def test_validation_names_the_hardest_group():

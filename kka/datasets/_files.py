@@ -1,0 +1,281 @@
+"""What the data sets on files share: pictures and their captions are found and read, repeats are left out, and a set is divided."""
+
+import csv
+import io
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+from tqdm import tqdm
+
+from kka import images
+from kka.errors import KkaError
+from kka.records import Split, Splits, seed_of, sha256
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Levels = Annotated[float, Field(ge=0)]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+FEWEST = 20  # normal pictures below which no boundary can be drawn
+_THUMB = 16  # side of the pictures that are compared for near duplicates
+_SHOWN = 3  # names in a sentence
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class File:
+    """A picture on disk, or its `data` where it comes out of an archive. Of several captions each has a line."""
+
+    path: Path
+    label: int
+    group: str
+    caption: str = ""
+    data: bytes | None = None
+
+
+def folder(who: str, option: str, path: str) -> Path:
+    """The folder that an option names. Raises KkaError where there is none."""
+    found = Path(path).expanduser()
+    if not found.is_dir():
+        what = "a file" if found.exists() else "no such folder"
+        raise KkaError(f"{who}: {option} wants a folder, got {path}, which is {what}. Its path is relative to where params.yaml stands.")
+    return found
+
+
+def pictures(who: str, where: Path) -> list[Path]:
+    """All pictures in the folder and those below it, in the order of their names. Raises KkaError where there are none."""
+    found = sorted(p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    if not found:
+        raise KkaError(f"{who}: {where} wants pictures ({', '.join(s[1:] for s in SUFFIXES)}), got none.")
+    return found
+
+
+def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float) -> tuple[Split, list[Path]]:
+    """The pictures that can be read, prepared to `size`, and their files. Those that cannot be are named on the log; raises
+    KkaError where they are more than `unreadable_share` of all."""
+    made: list[NDArray[np.uint8]] = []
+    kept: list[File] = []
+    broken: list[str] = []
+    kinds: Counter[str] = Counter()
+    for file in tqdm(files, desc="pictures", unit="picture", disable=None, leave=False):
+        try:
+            picture, kind = _read(file, size)
+            made.append(picture)
+            kept.append(file)
+            kinds[kind] += 1
+        except FileNotFoundError:
+            raise KkaError(f"{who}: there is no picture {file.path}.") from None
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            broken.append(f"{file.path} ({' '.join(str(error).split())[:60]})")
+    if broken:
+        sentence = f"{who}: {len(broken)} of {len(files)} pictures cannot be read: {_some(broken)}"
+        if len(broken) > unreadable_share * len(files):
+            raise KkaError(f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share}).")
+        _log.warning(sentence)
+    _log.info(f"{who}: as they lie there: {', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(6))}")
+    labels = np.array([f.label for f in kept], dtype=np.int64)
+    stacked = np.concatenate(made) if made else np.zeros((0, size, size, 3), np.uint8)
+    return Split(stacked, tuple(f.caption for f in kept), labels, tuple(f.group for f in kept)), [f.path for f in kept]
+
+
+def _read(file: File, size: int) -> tuple[NDArray[np.uint8], str]:
+    """The prepared picture, and what it was before."""
+    with Image.open(file.path if file.data is None else io.BytesIO(file.data)) as image:
+        kind = f"{image.width}x{image.height} {image.mode} ({image.format})"
+        image.draft(None, (4 * size, 4 * size))  # of a large jpg no more than needed is decoded, several times as fast
+        return images.prepare([image], size), kind
+
+
+def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> NDArray[np.int64]:
+    """The rows that are left when of pictures that are the same only the first stays, so that none can straddle two splits.
+
+    The same are: equal pixels; or of one label, and a root mean square of at most `near` grey levels (0 to 255) apart when both are
+    made 16x16 small, as the same photograph is that was saved twice; 0 looks for equal pixels alone. Raises KkaError where
+    normals and anomalies share a picture, and where `near` would leave out more than half.
+    """
+    places: dict[str, int] = {}
+    equal = [places.setdefault(sha256(image), i) for i, image in enumerate(split.images)]
+    for i, first in enumerate(equal):
+        if split.labels[i] != split.labels[first]:
+            raise KkaError(f"{who}: {files[i]} and {files[first]} are one picture, normal and anomalous. Remove it from one side.")
+    rows = np.array(sorted(places.values()), dtype=np.int64)
+    kept = rows[_apart(thumbs(split.images[rows]), split.labels[rows], near)] if near and len(rows) else rows
+    if len(kept) < len(rows) / 2:
+        raise KkaError(
+            f"{who}: {len(rows) - len(kept)} of {len(rows)} pictures look like another one, as with a fixed camera."
+            f" Lower prepare.options.near_duplicates ({near}); 0 leaves out only those that are equal in every pixel."
+        )
+    if len(kept) < len(split):
+        _log.warning(f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)} pictures")
+    return kept
+
+
+def thumbs(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pictures (n, h, w, 3) made 16x16 small, a row each."""
+    small = [np.asarray(Image.fromarray(p).resize((_THUMB, _THUMB), Image.Resampling.BOX), dtype=np.float32) for p in pictures]
+    return np.array(small, dtype=np.float32).reshape(len(small), _THUMB * _THUMB * 3)
+
+
+def alike(rows: NDArray[np.float32], others: NDArray[np.float32], near: float) -> NDArray[np.bool_]:
+    """Which rows of `thumbs` are at most `near` grey levels (root mean square) from which others, shape (n, m)."""
+    distance = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T
+    return np.asarray(distance <= near**2 * rows.shape[1])
+
+
+def _apart(rows: NDArray[np.float32], labels: NDArray[np.int64], near: float) -> NDArray[np.bool_]:
+    """Where a row is far from all before it that are kept."""
+    kept = np.ones(len(rows), dtype=bool)
+    for start in range(0, len(rows), 512):
+        block = np.arange(start, min(start + 512, len(rows)))
+        before = np.flatnonzero(kept[: block[-1] + 1])
+        same = alike(rows[block], rows[before], near) & (labels[block, None] == labels[before])
+        for i, found in zip(block, same, strict=True):
+            kept[i] = not kept[before[found & (before < i)]].any()
+    return kept
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the normals; the anomalies go to validation and test in the same ratio, each group for itself."""
+
+    calibration: float
+    validation: float
+    test: float
+
+
+def divide(who: str, split: Split, seed: int, shares: Shares) -> Splits:
+    """A set without splits of its own, divided at random. Raises KkaError for too few normals, or shares that leave none to train with."""
+    normals = np.flatnonzero(split.labels == 0)
+    if len(normals) < FEWEST:
+        raise KkaError(f"{who}: wanted at least {FEWEST} normal pictures, got {len(normals)}. A few hundred are better.")
+    if shares.calibration + shares.validation + shares.test >= 1:
+        raise KkaError(f"{who}: calibration, validation and test leave no normals to train with. Lower them below 1 together.")
+    rng = np.random.default_rng(seed_of(seed, "divide"))
+    cuts = np.cumsum([max(1, round(s * len(normals))) for s in (shares.calibration, shares.validation, shares.test)])
+    calibration, validation, test, train = np.split(rng.permutation(normals), cuts)
+    first = shares.validation / max(shares.validation + shares.test, 1e-9)
+    chosen, tested = hold_out(split, np.flatnonzero(split.labels == 1), first, rng)
+    return Splits(
+        train=split.take(np.sort(train)), calibration=split.take(np.sort(calibration)),
+        validation=split.take(np.sort(np.concatenate([validation, chosen]))), test=split.take(np.sort(np.concatenate([test, tested]))),
+    )  # fmt: skip
+
+
+def divide_tested(split: Split, tested: NDArray[np.bool_], seed: int, calibration: float, validation: float) -> Splits:
+    """A set with a test split of its own: of that the share `validation` of each group is there to choose by; of the other
+    normals the share `calibration` sets the boundary. Where validation would be empty, a tenth of those normals stand for it."""
+    rng = np.random.default_rng(seed_of(seed, "divide"))
+    chosen, test = hold_out(split, np.flatnonzero(tested), validation, rng)
+    trained = rng.permutation(np.flatnonzero(~tested & (split.labels == 0)))
+    sizes = [round(calibration * len(trained)), 0 if len(chosen) else max(1, round(0.1 * len(trained)))]
+    boundary, instead, train = np.split(trained, np.cumsum(sizes))
+    return Splits(*(split.take(np.sort(rows)) for rows in (train, boundary, np.concatenate([chosen, instead]), test)))
+
+
+def hold_out(split: Split, rows: NDArray[np.int64], share: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The `share` of each group among the rows, and the rest."""
+    groups = np.array(split.groups)[rows]
+    held = [rng.permutation(rows[groups == g])[: round(share * int((groups == g).sum()))] for g in dict.fromkeys(groups.tolist())]
+    chosen = np.concatenate([*held, np.zeros(0, np.int64)]).astype(np.int64)
+    return chosen, np.setdiff1d(rows, chosen)
+
+
+def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequence[Path], default: str) -> list[File]:
+    """The files with their captions from `source`, or all with the `default` where it is None.
+
+    `source` is a csv (columns file and caption, several rows a picture make several captions), a json ({file: caption or captions},
+    or a list of {file, caption} or {file, captions}), or a folder with a .txt for each picture. A picture is named by its path
+    below one of the `roots`, or by its name alone. Raises KkaError for a picture without a caption, or a caption without one.
+    """
+    if source is None:
+        return [replace(f, caption=default) for f in files]
+    found = _captions(who, Path(source).expanduser())
+    made, used = [], set()
+    for file in files:
+        names = [n for n in _names(file.path, roots) if n in found]
+        if not names:
+            raise KkaError(f"{who}: captions {source} has none for {file.path}. Every picture wants one, or leave the option captions out.")
+        used.add(names[0])
+        made.append(replace(file, caption=found[names[0]]))
+    if spare := sorted(set(found) - used):
+        raise KkaError(f"{who}: captions {source} has {len(spare)} for pictures that are not there: {_some(spare)}.")
+    return made
+
+
+def _names(path: Path, roots: Sequence[Path]) -> Iterator[str]:
+    """What captions may call a picture, with and without its ending."""
+    for name in [*(path.relative_to(r) for r in roots if path.is_relative_to(r)), Path(path.name)]:
+        yield name.as_posix()
+        yield name.with_suffix("").as_posix()
+
+
+def _captions(who: str, source: Path) -> dict[str, str]:
+    if source.is_dir():
+        texts = {p.relative_to(source).with_suffix("").as_posix(): text(p) for p in sorted(source.rglob("*.txt"))}
+    elif source.suffix == ".json" and source.is_file():
+        texts = _from_json(who, source)
+    elif source.suffix == ".csv" and source.is_file():
+        texts = {}
+        for row in table(who, source, ["file", "caption"]):
+            texts[row["file"]] = f"{texts[row['file']]}\n{row['caption']}" if row["file"] in texts else row["caption"]
+    else:
+        raise KkaError(f"{who}: captions wants a .csv, a .json or a folder of .txt files, got {source}, which is none of them.")
+    found = {name: lines(said) for name, said in texts.items()}
+    if empty := [name for name, said in found.items() if not said]:
+        raise KkaError(f"{who}: captions {source} has empty ones: {_some(empty)}.")
+    return found
+
+
+def _from_json(who: str, source: Path) -> dict[str, str]:
+    wanted = f"{who}: captions {source} wants {{file: caption}} or a list of {{file, caption}}"
+    try:
+        found: Any = json.loads(text(source))
+    except json.JSONDecodeError as error:
+        raise KkaError(f"{wanted}, got no JSON ({error}).") from None
+    if isinstance(found, list) and all(isinstance(row, dict) and "file" in row for row in found):
+        found = {row["file"]: row.get("captions", row.get("caption")) for row in found}
+    said = {k: "\n".join(v) if isinstance(v, list) and all(isinstance(s, str) for s in v) else v for k, v in dict(found).items()} \
+        if isinstance(found, dict) else {}  # fmt: skip
+    if not said or not all(isinstance(v, str) for v in said.values()):
+        raise KkaError(f"{wanted}, each caption a string or a list of strings, got others.")
+    return said
+
+
+def lines(caption: str) -> str:
+    """Captions a line each, without blank ones, and without a blank before a closing stop, as UCM-Captions have it."""
+    cut = (" ".join(line.split()).replace(" .", ".") for line in caption.splitlines())
+    return "\n".join(line for line in cut if line)
+
+
+def text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a mark at its head. Raises KkaError for other bytes."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise KkaError(f"{path}: wanted UTF-8 text, got other bytes. Save it as UTF-8.") from None
+
+
+def table(who: str, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a csv with a head. Raises KkaError for a missing column, or a row of another length."""
+    if not path.is_file():
+        raise KkaError(f"{who}: wanted a csv file, got {path}, which is none. Its path is relative to where params.yaml stands.")
+    reader = csv.DictReader(text(path).splitlines())
+    lacking = [c for c in columns if c not in (reader.fieldnames or [])]
+    if lacking:
+        raise KkaError(f"{who}: {path} wants the column {lacking[0]}, got {', '.join(reader.fieldnames or ['nothing'])}.")
+    rows: list[Mapping[Any, Any]] = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise KkaError(f"{who}: {path}, line {number}: wanted {len(reader.fieldnames or [])} cells, got more or fewer.")
+    return [{k: v.strip() for k, v in row.items()} for row in rows]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")

@@ -1,0 +1,44 @@
+"""Your own pictures: a folder of normal ones, and if there are any, a folder of anomalies that no detector trains on."""
+
+from pathlib import Path
+
+from kka.datasets import _files
+from kka.datasets._files import File, Levels, Share
+from kka.records import Splits
+
+
+def load(
+    seed: int,
+    image_size: int,
+    *,
+    normal: str,
+    anomalies: str | None = None,
+    captions: str | None = None,
+    caption: str = "a photo of a part",
+    calibration: Share = 0.15,
+    validation: Share = 0.1,
+    test: Share = 0.15,
+    unreadable_share: Share = 0.01,
+    near_duplicates: Levels = 1.0,
+) -> Splits:
+    """Divides the pictures below the folder `normal` at random: the shares for calibration, validation and test, the rest to train.
+
+    `anomalies` is a folder of real ones, for validation and test alone; the folders in it are their groups. Without them the
+    reports tell false positives, but no AUROC. `captions` is a csv, a json or a folder of .txt files (`_files.captioned`);
+    without it every picture is said to be `caption`. Of pictures that are the same the first stays (`_files.first_ones`).
+    Raises KkaError where folders, pictures or captions are missing.
+    """
+    who, inside = "folder", _files.folder("folder", "normal", normal)
+    roots = [inside, *([] if anomalies is None else [_files.folder(who, "anomalies", anomalies)])]
+    outside = [p for root in roots[1:] for p in _files.pictures(who, root)]
+    # a folder of anomalies within that of the normals is theirs alone
+    files = [File(p, 0, "normal") for p in _files.pictures(who, inside) if p not in set(outside)]
+    files += [File(p, 1, _group(p, roots[1])) for p in outside]
+    split, paths = _files.read(who, _files.captioned(who, files, captions, roots, caption), image_size, unreadable_share=unreadable_share)
+    split = split.take(_files.first_ones(who, split, paths, near_duplicates))
+    return _files.divide(who, split, seed, _files.Shares(calibration, validation, test))
+
+
+def _group(path: Path, root: Path) -> str:
+    """The name of the folder that an anomaly lies in."""
+    return path.relative_to(root).parts[0] if path.parent != root else "anomaly"

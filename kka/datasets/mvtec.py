@@ -1,0 +1,64 @@
+"""One category in the layout of MVTec AD (Bergmann et al. 2019): train/good, test/good, test/DEFECT. The layout of many others too,
+VisA among them, and easy to bring your own pictures into. The masks in ground_truth are not read."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kka.datasets import _files
+from kka.datasets._files import File, Levels, Share
+from kka.errors import KkaError
+from kka.records import Splits
+from kka.registry import suggestion
+
+GOOD = ("good", "ok", "normal")
+
+
+def load(
+    seed: int,
+    image_size: int,
+    *,
+    source: str,
+    category: str,
+    captions: str | None = None,
+    caption: str | None = None,
+    calibration: Share = 0.2,
+    validation: Share = 0.2,
+    unreadable_share: Share = 0.01,
+    near_duplicates: Levels = 0.0,
+) -> Splits:
+    """The pictures of the folder `source`/`category`; groups are the defects.
+
+    Of train/good the share `calibration` sets the boundary. Of the official test pictures the share `validation` of the good ones
+    and of each defect is there to choose by, and the rest is the test split; 0 keeps all of them in it. Captions as the data set
+    folder has them; without any, every picture is "a photo of a CATEGORY". Pictures that are tested are left out of training.
+    Raises KkaError where folders or pictures are missing.
+    """
+    root = _files.folder("mvtec", "source", source) / category
+    if not root.is_dir():
+        known = sorted(p.parent.name for p in root.parent.glob("*/train"))
+        raise KkaError(f"mvtec: {source} has no category '{category}'.{suggestion(category, known)}")
+    files = [*_tested(root), *(File(p, 0, "good") for p in _files.pictures("mvtec", _good(root / "train")))]
+    said = caption or f"a photo of a {category.replace('_', ' ')}"
+    files = _files.captioned("mvtec", files, captions, [root, root.parent], said)
+    split, paths = _files.read("mvtec", files, image_size, unreadable_share=unreadable_share)
+    kept = _files.first_ones("mvtec", split, paths, near_duplicates)
+    tested = np.array([paths[i].is_relative_to(root / "test") for i in kept])
+    return _files.divide_tested(split.take(kept), tested, seed, calibration, validation)
+
+
+def _good(folder: Path) -> Path:
+    """The folder of normal pictures."""
+    for name in GOOD:
+        if (folder / name).is_dir():
+            return folder / name
+    raise KkaError(f"mvtec: {folder} wants a folder {', '.join(GOOD[:-1])} or {GOOD[-1]}, got none.")
+
+
+def _tested(root: Path) -> list[File]:
+    good = _good(root / "test")
+    defects = sorted(p for p in (root / "test").iterdir() if p.is_dir() and p != good)
+    if not defects:
+        raise KkaError(f"mvtec: {root / 'test'} wants a folder for each defect beside {good.name}, got none.")
+    normal = [File(p, 0, "good") for p in _files.pictures("mvtec", good)]
+    return normal + [File(p, 1, d.name) for d in defects for p in _files.pictures("mvtec", d)]
