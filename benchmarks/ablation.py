@@ -38,9 +38,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import cifar100_bank
-from kka import datasets, detectors, evaluation
+from kka import datasets, detectors, evaluation, presets
 from kka.backbones import BUILT_IN
-from kka.config import Config, check_config, read_config
+from kka.config import Config, check_config
 from kka.confusion import hard_proportion, mixture
 from kka.datasets import blossom
 from kka.detectors import _augment
@@ -86,7 +86,7 @@ class World:
     def config(self, *, aligned: bool) -> Config:
         if self.source:
             return cifar100_bank.configure(self.source, self.work / f"writer-{self.seed}", self.seed, aligned=aligned)
-        raw = read_config(HERE.parent / "presets" / "blossom.yaml").model_dump()
+        raw = presets.config("blossom").model_dump()
         raw["seed"], raw["align"]["enabled"], raw["detect"]["seeds"] = self.seed, aligned, 1
         return check_config(raw)
 

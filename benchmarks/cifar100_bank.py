@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kka import datasets, detectors
-from kka.config import Config, check_config, read_config
+from kka import datasets, detectors, presets
+from kka.config import Config, check_config
 from kka.doctor import cores
 from kka.metrics import auroc
 from kka.mini import lm
@@ -32,7 +32,7 @@ FIRST = 20
 
 def configure(source: Path, writer: Path, seed: int, *, aligned: bool) -> Config:
     """The preset, with its photographs from `source` and its language model from `writer`."""
-    raw = read_config(HERE.parent / "presets" / "cifar100-bank.yaml").model_dump()
+    raw = presets.config("cifar100-bank").model_dump()
     raw["seed"], raw["describe"]["model"], raw["align"]["enabled"] = seed, str(writer), aligned
     raw["prepare"]["options"]["source"] = str(source)
     raw["detect"]["seeds"] = 1  # as `random` is one fit

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from kka.config import Config, read_config
+from kka import presets
+from kka.config import Config
 from kka.doctor import cores
 from kka.records import write_json
 from pipelines.loop import run_loop
@@ -113,7 +114,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    base = read_config(HERE.parent / "presets" / "blossom.yaml")
+    base = presets.config("blossom")
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         for name in arguments.variants:
             found = run(base, name, seed, arguments.work)

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -36,10 +36,21 @@ class Guard(Section):
     readable_margin: float = Field(3.0, ge=0)
 
 
+class Weights(Section):
+    """How the language model's weights are held: `device_map` auto spreads them over GPUs and memory."""
+
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    device_map: Literal["auto"] | None = None
+    load_in_4bit: bool = False
+
+
 class Describe(Section):
-    """`instruction` may hold {examples}: `examples` normal captions, drawn anew for each prompt."""
+    """`instruction` may hold {examples}: `examples` normal captions, drawn anew for each prompt. With an `endpoint` a server that
+    speaks OpenAI's protocol has the `model`, and there is nothing to align."""
 
     model: str = "kka/mini/lm"
+    weights: Weights = Weights()
+    endpoint: str | None = None
     instruction: str = "caption:"
     examples: int = Field(0, ge=0)
     count: int = Field(200, ge=1)
@@ -145,6 +156,12 @@ class Config(Section):
     detect: Detect = Detect()
     align: Align = Align()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _there_is_something_to_align(self) -> "Config":
+        if self.describe.endpoint and self.align.enabled:
+            raise ValueError("describe.endpoint writes descriptions, but its weights cannot be aligned: set align.enabled to false")
+        return self
 
     @model_validator(mode="after")
     def _rounds_form_a_chain(self) -> "Config":

@@ -4,13 +4,14 @@ The text of an item depends on its own seed alone: the random part of sampling i
 (argmax of logits + Gumbel noise is a sample of their softmax), so it does not matter what else is in the batch.
 """
 
+import importlib.util
 import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
 from kka.confusion import Guard
@@ -29,6 +30,8 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 # peft asks transformers by an old name
 warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+
+_MOST_LOGITS = 1 << 27  # numbers in a batch of logits: half a gigabyte
 
 
 class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed for this
@@ -47,6 +50,20 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not
         return (scores - noise.log().to(scores.device)).masked_fill(unlikely, -math.inf)
 
 
+class Describer(Protocol):
+    """What writes descriptions."""
+
+    def describe(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int, min_p: float = 0.0
+    ) -> list[str]:
+        """One raw text for each prompt, sampled with its seed. Empty where the model says nothing."""
+        ...
+
+    def likelihoods(self, prompts: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
+        """The log-probability (nats, at most 0) of each text's least likely token; zeros where it cannot be known."""
+        ...
+
+
 @dataclass(frozen=True)
 class Writer:
     """A causal language model with an adapter. `chat` says whether prompts go through the tokenizer's chat template."""
@@ -56,9 +73,10 @@ class Writer:
     chat: bool
 
     @classmethod
-    def load(cls, model: str, adapter: Path) -> "Writer":
-        """A Hugging Face model by id or path, with the LoRA adapter in `adapter`. Raises KkaError where either cannot be read."""
-        base, tokenizer = _base(model)
+    def load(cls, model: str, adapter: Path, **weights: Any) -> "Writer":
+        """A Hugging Face model by id or path, its `weights` held as `_base` tells, with the LoRA adapter in `adapter`. Raises
+        KkaError where either cannot be read."""
+        base, tokenizer = _base(model, **weights)
         try:
             wrapped = PeftModel.from_pretrained(base, adapter, is_trainable=True)
         except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
@@ -70,7 +88,10 @@ class Writer:
         """The instruction as the model wants to be asked."""
         if not self.chat:
             return instruction
-        text = self.tokenizer.apply_chat_template([{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True,
+            enable_thinking=False,  # of templates that know it; a description needs none
+        )  # fmt: skip
         return str(text).removeprefix(self.tokenizer.bos_token or "")
 
     def answer(self, text: str) -> str:
@@ -91,20 +112,22 @@ class Writer:
         return [str(t) for t in self.tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)]
 
     @torch.inference_mode()
-    def likelihoods(self, prompts: Sequence[str], texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float64]:
+    def likelihoods(self, prompts: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
         """The log-probability (nats, at most 0) of each text's least likely token, its end included, without the adapter.
 
         A garbled text has at least one token that the base model finds next to impossible; the mean over tokens would hide it.
         """
         if not texts:
             return np.zeros(0)
-        pairs = [(self.prompt(p), t) for p, t in zip(prompts, texts, strict=True)]
+        heads = [self.tokenizer(self.prompt(p)).input_ids for p in prompts]
+        tails = [[*self.tokenizer(self.answer(t), add_special_tokens=False).input_ids, self.tokenizer.eos_token_id] for t in texts]
+        longest = max(len(h) + len(t) for h, t in zip(heads, tails, strict=True))
+        # a large vocabulary makes logits of gigabytes out of a batch
+        size = max(1, min(64, _MOST_LOGITS // (longest * self.model.config.get_text_config().vocab_size)))
         with self.model.disable_adapter():
-            return np.concatenate([self._least(pairs[i : i + batch_size]) for i in range(0, len(pairs), batch_size)])
+            return np.concatenate([self._least(heads[i : i + size], tails[i : i + size]) for i in range(0, len(heads), size)])
 
-    def _least(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        heads = [self.tokenizer(p).input_ids for p, _ in pairs]
-        tails = [[*self.tokenizer(self.answer(t), add_special_tokens=False).input_ids, self.tokenizer.eos_token_id] for _, t in pairs]
+    def _least(self, heads: Sequence[list[int]], tails: Sequence[list[int]]) -> NDArray[np.float64]:
         rows = [torch.tensor(h + t) for h, t in zip(heads, tails, strict=True)]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.model.device)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(r), dtype=torch.long) for r in rows], batch_first=True).to(self.model.device)
@@ -116,27 +139,46 @@ class Writer:
         return np.asarray(chosen.masked_fill(~inside, 0).min(1).values.double().cpu())
 
 
-def _base(model: str) -> tuple[Any, Any]:
+def _base(model: str, dtype: str = "float32", device_map: str | None = None, load_in_4bit: bool = False) -> tuple[Any, Any]:
+    """The model and its tokenizer; `dtype` auto is that of its files, `device_map` auto spreads it over GPUs and memory."""
+    wanted = "describe.model: wanted a causal language model by Hugging Face id or path"
+    # torch's fused attention is slow backwards on a CPU
+    how: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa" if torch.cuda.is_available() else "eager"}
+    if load_in_4bit:
+        how["quantization_config"] = _four_bits()
+    if device_map:
+        how["device_map"] = device_map
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-        # torch's fused attention is slow backwards on a CPU
-        attention = "sdpa" if torch.cuda.is_available() else "eager"
-        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation=attention)
-        base.to("cuda" if torch.cuda.is_available() else "cpu")
+        base, info = AutoModelForCausalLM.from_pretrained(model, output_loading_info=True, **how)
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise KkaError(f"describe.model: wanted a causal language model by Hugging Face id or path, got '{model}' ({reason})") from None
+        raise KkaError(f"{wanted}, got '{model}' ({str(error).splitlines()[0]})") from None
+    if info["missing_keys"]:  # an encoder, say: the head that predicts words would be of random weights
+        raise KkaError(f"{wanted}, got '{model}', which lacks the weights {min(info['missing_keys'])}. Is it made to write text?")
+    if not device_map and not load_in_4bit:
+        base.to("cuda" if torch.cuda.is_available() else "cpu")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return base, tokenizer
 
 
-def blank_adapter(model: str, folder: Path, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], seed: int) -> None:
+def _four_bits() -> BitsAndBytesConfig:
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise KkaError(
+            "describe.weights.load_in_4bit wants a GPU and bitsandbytes. Set it to false, or install it with"
+            " `pip install -e '.[quantization]'`."
+        )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def blank_adapter(
+    model: str, folder: Path, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], seed: int, **weights: Any
+) -> None:
     """Writes an adapter that has learnt nothing: its product B A is zero, so the model writes as without it."""
     torch.manual_seed(seed)
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM")
     try:
-        wrapped = get_peft_model(_base(model)[0], config)
+        wrapped = get_peft_model(_base(model, **weights)[0], config)
     except ValueError as error:
         raise KkaError(f"align.lora: wanted an adapter for {model}, got {' '.join(str(error).split())[:200]}") from None
     save_adapter(wrapped, folder)
@@ -163,7 +205,7 @@ class Sampling:
 
 
 def collect(
-    writer: Writer,
+    writer: Describer,
     guard: Guard,
     sampling: Sampling,
     captions: Sequence[str],
@@ -195,7 +237,7 @@ def collect(
 
 
 def _attempts(
-    writer: Writer, guard: Guard, sampling: Sampling, captions: Sequence[str], numbers: Sequence[int], seed: int
+    writer: Describer, guard: Guard, sampling: Sampling, captions: Sequence[str], numbers: Sequence[int], seed: int
 ) -> list[tuple[str, float, float]]:
     prompts = [instruct(sampling, captions, seed_of(seed, "examples", i)) for i in numbers]
     seeds = [seed_of(seed, "text", i) for i in numbers]
@@ -223,11 +265,15 @@ def instruct(sampling: Sampling, captions: Sequence[str], seed: int) -> str:
 
 
 def clean(text: str) -> str:
-    """The first line that says something, without list marks, quotes, brackets and closing stops, so that no such mark can
-    become what the preference pairs differ in."""
+    """The first line that says something, without thoughts, announcements, list marks, quotes, brackets and closing stops, so
+    that no such mark can become what the preference pairs differ in."""
+    text = re.sub(r"<think>.*?(?:</think>|$)", "", text, flags=re.DOTALL)
     for line in text.splitlines():
+        if line.strip(" *_").endswith(":"):  # "Here is a caption:"
+            continue
         line = re.sub(r"^\s*(?:[-*•]|\(?\d+[.):])\s*", "", line)
         line = re.sub(r"[\[\](){}<>*_`\"“”]", "", line)
+        line = re.sub(r"^\s*(?:caption|description|answer)\s*\d*\s*:", "", line, flags=re.IGNORECASE)
         if line := " ".join(line.split()).strip(" .;:'"):
             return line
     return ""

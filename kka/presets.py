@@ -1,23 +1,31 @@
-"""Presets: whole params.yaml files, with a comment for every knob, in the project's folder presets/."""
+"""Presets, in the project's folder presets/: blossom is a whole params.yaml with a comment for every knob, the others hold what
+they change of it, or of the preset that their key `base` names (one that begins with an underscore is a base and nothing else)."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kka.config import check_config
+from kka.config import Config, check_config
 from kka.errors import KkaError
 from kka.records import write_text
 from kka.registry import suggestion
 
 FOLDER = Path(__file__).parent.parent / "presets"
+WHOLE = "blossom"
 
 
 def names() -> list[str]:
     """The presets that there are."""
-    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+    return sorted(p.stem for p in FOLDER.glob("*.yaml") if not p.stem.startswith("_"))
+
+
+def config(name: str) -> Config:
+    """A preset, checked. Raises what `text` does."""
+    return check_config(yaml.safe_load(text(name)), f"preset {name}")
 
 
 def text(name: str, changes: Sequence[str] = ()) -> str:
@@ -29,8 +37,8 @@ def text(name: str, changes: Sequence[str] = ()) -> str:
     if name not in names():
         raise KkaError(f"there is no preset '{name}'.{suggestion(name, names())}")
     whole = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    if changes:
-        whole = _change(whole, changes)
+    if changes or name != WHOLE:
+        whole = _change(name, changes)
     check_config(yaml.safe_load(whole), f"preset {name}")
     return whole
 
@@ -45,13 +53,9 @@ def write(name: str, path: Path, changes: Sequence[str] = (), *, force: bool = F
     write_text(path, whole)
 
 
-def _change(whole: str, changes: Sequence[str]) -> str:
-    from ruamel.yaml import YAML
-
-    editor = YAML()  # keeps comments, quotes and anchors
-    editor.width = 4096
-    editor.preserve_quotes = True
-    document = editor.load(whole)
+def _change(name: str, changes: Sequence[str]) -> str:
+    editor = _editor()
+    document = _merged(name)
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
@@ -59,7 +63,45 @@ def _change(whole: str, changes: Sequence[str]) -> str:
         _set(document, key.split("."), _value(value, change), change)
     out = io.StringIO()
     editor.dump(document, out)
-    return out.getvalue()
+    return _spaced(out.getvalue())
+
+
+def _editor() -> Any:
+    from ruamel.yaml import YAML
+
+    editor = YAML()  # keeps comments, quotes and anchors
+    editor.width = 4096
+    editor.preserve_quotes = True
+    editor.representer.add_representer(type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return editor
+
+
+def _spaced(text: str) -> str:
+    """A blank line before each section, which sections of another file have not brought along, and none elsewhere."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join("\n" + line if re.match(r"(?!last)\w+:", line) else line for line in lines) + "\n"
+
+
+def _merged(name: str) -> Any:
+    """The preset as a document, on that of its base."""
+    document = _editor().load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    if name == WHOLE:
+        return document
+    base = _merged(document.pop("base", WHOLE))
+    base.ca.comment = document.ca.comment  # the head
+    _lay_over(base, document)
+    return base
+
+
+def _lay_over(base: Any, document: Any) -> None:
+    """Values and comments of the document over those of the base; a section `options` is replaced as a whole."""
+    for key, value in document.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "options":
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
+        if key in document.ca.items:
+            base.ca.items[key] = document.ca.items[key]
 
 
 def _value(text: str, change: str) -> Any:

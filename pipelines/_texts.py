@@ -8,7 +8,8 @@ from dataclasses import fields
 from tqdm import tqdm
 
 from kka.confusion import Guard
-from kka.descriptions import Sampling, Writer, collect, instruct, key
+from kka.descriptions import Describer, Sampling, Writer, collect, instruct, key
+from kka.endpoint import Endpoint
 from kka.images import read_split
 from kka.records import Description
 from pipelines._stage import Run
@@ -16,7 +17,14 @@ from pipelines._stage import Run
 
 def load_writer(run: Run) -> Writer:
     """The language model with the adapter of the round before."""
-    return Writer.load(run.config.describe.model, run.path("data", run.previous, "adapter"))
+    section = run.config.describe
+    return Writer.load(section.model, run.path("data", run.previous, "adapter"), **section.weights.model_dump())
+
+
+def load_describer(run: Run) -> Describer:
+    """What writes the descriptions: that model, or a server."""
+    section = run.config.describe
+    return Endpoint(section.endpoint, section.model) if section.endpoint else load_writer(run)
 
 
 def captions(run: Run, part: str) -> tuple[str, ...]:
@@ -30,7 +38,7 @@ def prompts(run: Run, purpose: str, n: int) -> list[str]:
     return [instruct(_sampling(run), examples, run.seed(purpose, "examples", i)) for i in range(n)]
 
 
-def fit_guard(run: Run, writer: Writer) -> Guard:
+def fit_guard(run: Run, writer: Describer) -> Guard:
     """The guard, its thresholds from the calibration captions under the model without its adapter."""
     held_out = captions(run, "calibration")
     likelihoods = writer.likelihoods(prompts(run, "guard", len(held_out)), held_out)
@@ -38,7 +46,7 @@ def fit_guard(run: Run, writer: Writer) -> Guard:
 
 
 def ask(
-    run: Run, writer: Writer, guard: Guard, purpose: str, *, count: int, attempts: int, earlier: Sequence[str] = ()
+    run: Run, writer: Describer, guard: Guard, purpose: str, *, count: int, attempts: int, earlier: Sequence[str] = ()
 ) -> list[Description]:
     """Attempts until `count` are kept or `attempts` are spent, with a progress bar."""
     examples = captions(run, "train")

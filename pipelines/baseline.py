@@ -8,9 +8,14 @@ from pipelines._stage import Run, stage
 
 
 def main(run: Run) -> None:
+    describe = run.config.describe
     fit(run, read_split(run.path("data", "splits", "train")).images)
     with run.whole("data", run.round, "adapter") as folder:
-        blank_adapter(run.config.describe.model, folder, **run.config.align.lora.model_dump(), seed=run.seed("adapter"))
+        if describe.endpoint:  # its weights are elsewhere
+            write_json(folder / "endpoint.json", describe.endpoint)
+        else:
+            lora, weights = run.config.align.lora.model_dump(), describe.weights.model_dump()
+            blank_adapter(describe.model, folder, **lora, **weights, seed=run.seed("adapter"))
     with run.whole("data", run.round, "controls") as folder:
         write_json(folder / "captions.json", [])
     write_records(run.path("data", run.round, "pool.jsonl"), [])

@@ -4,13 +4,13 @@ from kka import registry
 from kka.errors import KkaError
 from kka.records import Anomaly, read_records, texts, write_json, write_records
 from pipelines._stage import Run, stage
-from pipelines._texts import ask, figures, fit_guard, load_writer
+from pipelines._texts import ask, figures, fit_guard, load_describer
 
 
 def main(run: Run) -> None:
     section = run.config.describe
     earlier = [a.text for a in read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)]
-    writer = load_writer(run)
+    writer = load_describer(run)
     found = ask(run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
     kept = texts(found, "kept")
     if not kept:

@@ -23,7 +23,7 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 FLOORS = (
     ("kka", "kka.errors", "kka.log"),
     ("kka.records", "kka.config", "kka.registry", "kka.parquet"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.confusion", "kka.presets", "kka.backbones"),
+    ("kka.images", "kka.spectrum", "kka.metrics", "kka.confusion", "kka.presets", "kka.backbones", "kka.endpoint"),
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
     ("kka.training", "kka.evaluation", "kka.doctor"),

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ transformers_logging.set_verbosity_error()
 
 @dataclass
 class Synthesizer:
-    """`steps` of the pipeline's own scheduler; `guidance` is the scale of classifier-free guidance (1: none).
+    """`steps` of the pipeline's own scheduler; `guidance` is the scale of classifier-free guidance (1: none); `side` in pixels
+    is what the pipeline draws, by default what it was made for. `dtype` holds its weights; `offload` keeps them out of the GPU
+    while they rest, model by model or layer by layer (sequential: least memory, slowest); `compile` pays off over many pictures.
 
     With a `strength` (0 to 1) a picture begins as one of the `normals`, uint8 (n, h, w, 3), drowned in that share of the
     noise: the smaller, the nearer it stays to a real picture. Without one it begins as noise.
@@ -35,6 +37,10 @@ class Synthesizer:
     guidance: float = 3.0
     negative_prompt: str | None = None
     strength: float | None = None
+    side: int | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    offload: Literal["model", "sequential"] | None = None
+    compile: bool = False
     normals: NDArray[np.uint8] | None = field(default=None, repr=False)
     # pictures depend on the normals and on the weights, so both are part of the repr, which names unfinished work
     starts_from: str | None = field(default=None, init=False)
@@ -47,22 +53,39 @@ class Synthesizer:
             self.starts_from = sha256(self.normals)
         if self.strength is not None and not 0 < self.strength <= 1:
             raise KkaError(f"synthesize.options.strength: wanted a share above 0, at most 1, got {self.strength}")
+        self._pipe: Any = self._open()
+
+    def _open(self) -> Any:
         # not before transformers has been told to be quiet: it speaks of torchvision as this is imported
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 
         door = AutoPipelineForText2Image if self.strength is None else AutoPipelineForImage2Image
         try:
-            self._pipe: Any = door.from_pretrained(self.model, dtype=torch.float32)
+            pipe = door.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             wanted = "synthesize.options.model: wanted a text-to-image pipeline by Hugging Face id or path"
             raise KkaError(f"{wanted}, got '{self.model}' ({reason})") from None
-        self._pipe.set_progress_bar_config(disable=True)
-        self._pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        pipe.set_progress_bar_config(disable=True)
+        if getattr(pipe, "safety_checker", None) is not None:
+            pipe.safety_checker = None  # its false alarms come back black, and a detector would learn that black is anomalous
+        if self.offload and not torch.cuda.is_available():
+            raise KkaError("synthesize.options.offload: wanted a GPU to keep weights out of, got none. Leave offload out.")
+        if self.offload == "model":
+            pipe.enable_model_cpu_offload()
+        elif self.offload == "sequential":
+            pipe.enable_sequential_cpu_offload()
+        else:
+            pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        if self.compile:
+            _network(pipe).compile()
+        return pipe
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image for each text, its noise (and its normal picture) from its own seed; uint8 (n, h, w, 3)."""
         more: dict[str, Any] = {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
+        if self.side:
+            more |= {} if self.strength is not None else {"height": self.side, "width": self.side}
         if self.negative_prompt:  # not every pipeline takes one
             more["negative_prompt"] = [self.negative_prompt] * len(texts)
         with torch.inference_mode():
@@ -70,6 +93,8 @@ class Synthesizer:
                 list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np", **more,
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
             )  # fmt: skip
+        if not np.isfinite(out.images).all():
+            raise KkaError(f"synthesize.options.dtype: {self.model} lost itself in {self.dtype}. Set it to bfloat16 or float32.")
         return np.asarray((out.images * 255).round(), dtype=np.uint8)
 
     def _starts(self, seeds: Sequence[int]) -> NDArray[np.float32]:
@@ -77,6 +102,11 @@ class Synthesizer:
         if self.normals is None or not len(self.normals):
             raise KkaError("synthesize.options.strength: wanted normal pictures to begin with, got none. Leave strength out.")
         chosen = [np.random.default_rng(s).integers(len(self.normals)) for s in seeds]
-        network = getattr(self._pipe, "unet", None) or self._pipe.transformer
-        side = network.config.sample_size * self._pipe.vae_scale_factor
+        size = getattr(self._pipe, "default_sample_size", None) or _network(self._pipe).config.sample_size
+        side = self.side or size * self._pipe.vae_scale_factor
         return (prepare(list(self.normals[chosen]), side) / 255).astype(np.float32)
+
+
+def _network(pipe: Any) -> Any:
+    """What takes the noise away."""
+    return getattr(pipe, "unet", None) or pipe.transformer

@@ -7,15 +7,15 @@ import yaml
 from pydantic import BaseModel
 
 from kka import datasets, presets, registry, synthesizers
-from kka.config import Config, check_config, read_config
+from kka.config import Config, check_config
 from kka.errors import KkaError
 
 ROOT = Path(__file__).parents[2]
 NAMES = presets.names()
 
 
-def test_there_are_two_presets() -> None:
-    assert NAMES == ["blossom", "cifar100-bank"]
+def test_there_are_as_many_presets_as_we_know() -> None:
+    assert NAMES == ["blossom", "cifar100", "cifar100-bank", "folder", "mvtec", "oxford102", "paper", "ucm"]
 
 
 def test_the_project_comes_with_the_first() -> None:
@@ -24,7 +24,7 @@ def test_the_project_comes_with_the_first() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_is_read_and_names_what_there_is(name: str) -> None:
-    config = read_config(ROOT / "presets" / f"{name}.yaml")
+    config = presets.config(name)
     assert config.prepare.dataset in datasets.names()
     assert config.synthesize.synthesizer in synthesizers.names()
     assert config.detect.detector in registry.names("kka.detectors")
@@ -35,6 +35,7 @@ def test_every_preset_is_read_and_names_what_there_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_names_every_knob(name: str) -> None:
+    """DVC sees params.yaml alone: a value left to a default here could change without anything running again."""
     assert missing(Config, yaml.safe_load(presets.text(name)), "") == []
 
 
@@ -50,6 +51,16 @@ def missing(section: type[BaseModel], values: dict[str, Any], where: str) -> lis
 def test_every_knob_has_a_comment(name: str) -> None:
     lines = presets.text(name).splitlines()
     assert [line for line in lines if re.match(r"\s*\w+:", line) and " # " not in line and not re.match(r"  r\d:|last:", line)] == []
+    assert lines[0].startswith("# ") and not [i for i, line in enumerate(lines) if not line and not re.match(r"\w+: ", lines[i + 1])]
+
+
+def test_a_preset_stands_on_its_base() -> None:
+    """mvtec on folder, that on _hub, that on blossom; the sections `options` are taken as a whole."""
+    mvtec, folder, blossom = (yaml.safe_load(presets.text(n)) for n in ("mvtec", "folder", "blossom"))
+    assert mvtec["describe"] == folder["describe"] and mvtec["evaluate"] == blossom["evaluate"]
+    assert mvtec["prepare"]["image_size"] == folder["prepare"]["image_size"] == 224
+    assert set(mvtec["prepare"]["options"]) == {"source", "category", "validation"}
+    assert "base" not in mvtec
 
 
 def test_set_changes_a_value_and_keeps_the_comments() -> None:

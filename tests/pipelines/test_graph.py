@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kka import detectors
+from kka import detectors, presets
 from kka.config import Config
 
 ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-PRESETS = {p.stem: yaml.safe_load(p.read_text(encoding="utf-8")) for p in (ROOT / "presets").glob("*.yaml")}
+PRESETS = {name: yaml.safe_load(presets.text(name)) for name in presets.names()}
 # each detector stands on shared modules of its own, so the graph is looked at with each of them
 PRESETS |= {f"blossom, {n}": {**PRESETS["blossom"], "detect": {**PRESETS["blossom"]["detect"], "detector": n}} for n in detectors.names()}
 STAGES: dict[str, dict[str, Any]] = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
