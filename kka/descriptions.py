@@ -190,7 +190,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     config.inference_mode = True
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)  # peft keeps a set, whose order changes from process to process
-    model.save_pretrained(folder, selected_adapters=["default"])
+    # peft would ask the hub whether the vocabulary has grown, which it has not
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
 
 

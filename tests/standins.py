@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    CogVideoXDDIMScheduler,
     CogView3PlusPipeline,
     CogView3PlusTransformer2DModel,
-    CogVideoXDDIMScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     PixArtAlphaPipeline,
@@ -21,10 +21,17 @@ from diffusers import (
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    BertTokenizerFast,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
     Dinov2Config,
     Dinov2Model,
     Glm4Config,
@@ -33,6 +40,9 @@ from transformers import (
     GlmForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -50,7 +60,14 @@ CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{% endif %}"
 )
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 LANGUAGE_MODELS: dict[str, tuple[Any, Any]] = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
@@ -67,7 +84,9 @@ def language_model(folder: Path, kind: str, captions: Sequence[str], *, chat: bo
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|pad|>", "<|user|>", "<|assistant|>", "<think>"]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(captions, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
     if chat:
@@ -113,8 +132,8 @@ def stable_diffusion(folder: Path) -> str:
     torch.manual_seed(0)
     StableDiffusionPipeline(
         vae=_autoencoder(), text_encoder=_clip(CLIPTextModel), tokenizer=CLIPTokenizer.from_pretrained(WORDS),
-        unet=_unet(cross_attention_dim=16), scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
+        unet=_unet(cross_attention_dim=16), scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
     return str(folder)
 
@@ -154,11 +173,49 @@ def cogview3(folder: Path) -> str:
 PIPELINES: dict[str, Callable[[Path], str]] = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl, "pixart": pixart, "cogview3": cogview3}
 
 
+def blip(folder: Path) -> str:
+    """A captioning model that is not asked anything."""
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *(f"word{i}" for i in range(40))]
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16}
+    text = size | {"vocab_size": len(words), "encoder_hidden_size": 16, "max_position_embeddings": 64, "bos_token_id": 5, "sep_token_id": 3}
+    vision = size | {"image_size": 32, "patch_size": 16}
+    BlipForConditionalGeneration(BlipConfig(text_config=text | {"pad_token_id": 0}, vision_config=vision)).save_pretrained(folder)
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
+def llava(folder: Path) -> str:
+    """A model that chats about pictures."""
+    torch.manual_seed(0)
+    language_model(folder / "language", "llama", ["a photo of a part"], chat=False)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "language")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16, projection_dim=16
+    )
+    text = LlamaConfig(**SMALL, vocab_size=len(tokenizer))
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=image)).save_pretrained(folder)
+    chat = (
+        "{% for m in messages %}<|{{ m['role'] }}|>{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}<|assistant|>"
+    )
+    LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}), tokenizer, patch_size=16,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=chat,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
 def backbone(folder: Path, kind: str) -> str:
     """DINOv2 or ResNet with their image processors."""
     torch.manual_seed(0)
     if kind == "dinov2":
-        config = Dinov2Config(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=28, patch_size=14)
+        config = Dinov2Config(
+            hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=28, patch_size=14
+        )
         Dinov2Model(config).save_pretrained(folder)
     else:
         ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 12, 12], depths=[1] * 4, layer_type="basic")).save_pretrained(folder)

@@ -23,7 +23,7 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 FLOORS = (
     ("kka", "kka.errors", "kka.log"),
     ("kka.records", "kka.config", "kka.registry", "kka.parquet"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.confusion", "kka.presets", "kka.backbones", "kka.endpoint"),
+    ("kka.images", "kka.spectrum", "kka.metrics", "kka.confusion", "kka.presets", "kka.backbones", "kka.captioner", "kka.endpoint"),
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
     ("kka.training", "kka.evaluation", "kka.doctor"),
@@ -38,10 +38,11 @@ DOORS = {
     "mlflow": ("pipelines.track",),
     "optuna": (),
     "peft": ("kka.alignment", "kka.descriptions"),
-    "torch": ("kka.alignment", "kka.backbones", "kka.descriptions", "kka.detectors.*", "kka.doctor", "kka.mini.*",
+    "torch": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.doctor", "kka.mini.*",
               "kka.synthesizers.diffusion", "pipelines._stage"),
     "torchvision": (),
-    "transformers": ("kka.alignment", "kka.backbones", "kka.descriptions", "kka.detectors.*", "kka.mini.*", "kka.synthesizers.diffusion"),
+    "transformers": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.mini.*",
+                     "kka.synthesizers.diffusion"),
     "trl": ("kka.alignment",),
 }  # fmt: skip
 

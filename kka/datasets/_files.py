@@ -141,6 +141,17 @@ def _apart(rows: NDArray[np.float32], labels: NDArray[np.int64], near: float) ->
     return kept
 
 
+def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Split:
+    """The split with its normal pictures' captions by a captioning model; as it is without one."""
+    if captioner is None:
+        return split
+    from kka.captioner import write_captions
+
+    normal = np.flatnonzero(split.labels == 0)
+    said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))
+    return replace(split, captions=tuple(said.get(i, caption) for i, caption in enumerate(split.captions)))
+
+
 @dataclass(frozen=True)
 class Shares:
     """Of the normals; the anomalies go to validation and test in the same ratio, each group for itself."""

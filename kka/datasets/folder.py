@@ -15,6 +15,7 @@ def load(
     anomalies: str | None = None,
     captions: str | None = None,
     caption: str = "a photo of a part",
+    captioner: str | None = None,
     calibration: Share = 0.15,
     validation: Share = 0.1,
     test: Share = 0.15,
@@ -25,8 +26,8 @@ def load(
 
     `anomalies` is a folder of real ones, for validation and test alone; the folders in it are their groups. Without them the
     reports tell false positives, but no AUROC. `captions` is a csv, a json or a folder of .txt files (`_files.captioned`);
-    without it every picture is said to be `caption`. Of pictures that are the same the first stays (`_files.first_ones`).
-    Raises KkaError where folders, pictures or captions are missing.
+    without it every picture is said to be `caption`, or what the image-to-text model `captioner` says of it. Of pictures that
+    are the same the first stays (`_files.first_ones`). Raises KkaError where folders, pictures or captions are missing.
     """
     who, inside = "folder", _files.folder("folder", "normal", normal)
     roots = [inside, *([] if anomalies is None else [_files.folder(who, "anomalies", anomalies)])]
@@ -35,7 +36,8 @@ def load(
     files = [File(p, 0, "normal") for p in _files.pictures(who, inside) if p not in set(outside)]
     files += [File(p, 1, _group(p, roots[1])) for p in outside]
     split, paths = _files.read(who, _files.captioned(who, files, captions, roots, caption), image_size, unreadable_share=unreadable_share)
-    split = split.take(_files.first_ones(who, split, paths, near_duplicates))
+    kept = _files.first_ones(who, split, paths, near_duplicates)
+    split = _files.recaption(split.take(kept), [paths[i] for i in kept], None if captions else captioner)
     return _files.divide(who, split, seed, _files.Shares(calibration, validation, test))
 
 

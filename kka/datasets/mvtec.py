@@ -22,6 +22,7 @@ def load(
     category: str,
     captions: str | None = None,
     caption: str | None = None,
+    captioner: str | None = None,
     calibration: Share = 0.2,
     validation: Share = 0.2,
     unreadable_share: Share = 0.01,
@@ -43,8 +44,10 @@ def load(
     files = _files.captioned("mvtec", files, captions, [root, root.parent], said)
     split, paths = _files.read("mvtec", files, image_size, unreadable_share=unreadable_share)
     kept = _files.first_ones("mvtec", split, paths, near_duplicates)
-    tested = np.array([paths[i].is_relative_to(root / "test") for i in kept])
-    return _files.divide_tested(split.take(kept), tested, seed, calibration, validation)
+    split, paths = split.take(kept), [paths[i] for i in kept]
+    split = _files.recaption(split, paths, None if captions else captioner)
+    tested = np.array([p.is_relative_to(root / "test") for p in paths])
+    return _files.divide_tested(split, tested, seed, calibration, validation)
 
 
 def _good(folder: Path) -> Path:

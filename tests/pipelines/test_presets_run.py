@@ -16,7 +16,7 @@ from kka.mini import lm
 from kka.records import read_json, seed_of
 from pipelines.loop import run_loop
 from tests import standins
-from tests.kka.conftest import cifar100_folder, photographs  # noqa: F401
+from tests.conftest import photographs
 
 CAPTIONS = ["a photo of a part", "an aerial photo of a tennis court", "this flower has pointed petals", "a small photo of a bed"]
 SMALL = [

@@ -18,7 +18,7 @@ from kka import datasets
 from kka.datasets import _files, ucm
 from kka.errors import KkaError
 from kka.records import Split, Splits, sha256
-from tests.kka.conftest import ROOT, photographs
+from tests.conftest import ROOT, photographs
 
 Write = Callable[[str, int], list[Path]]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from kka import datasets
 from kka.records import Split
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def png(pixels: np.ndarray) -> bytes:
