@@ -1,17 +1,18 @@
-"""Looks whether this machine and this project can run: one finding a line, no network."""
+"""Looks whether this machine and this project can run: one finding a line. Asks the hub about models that are not here alone."""
 
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kka import registry
 from kka.config import Config, read_config
+from kka.datasets import hub_has
 from kka.errors import KkaError
 
 PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "accelerate", "datasets", "scikit-learn", "pyarrow", "mlflow", "dvc")
@@ -72,8 +73,9 @@ def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:
     """The models and data that params.yaml names: what for, of which kind, and where."""
     data, pictures, backbone = config.prepare.options, config.synthesize.options, str(config.detect.options.get("backbone", ""))
     named: list[tuple[str, Kind, str | None]] = [
-        ("describe", "model", config.describe.model),
-        ("prepare", "dataset", data.get("source")),
+        ("describe", "model", None if config.describe.endpoint else config.describe.model),
+        ("prepare", "dataset", data.get("source") if hub_has(config.prepare.dataset) else None),
+        ("prepare", "model", data.get("captioner")),
         ("synthesize", "model", pictures.get("model")),
         ("synthesize", "dataset", pictures.get("archive")),
         ("detect", "model", None if ":" in backbone else backbone),
@@ -94,7 +96,45 @@ def reachable(what: str, kind: Kind, reference: str, root: Path, *, offline: boo
         return Finding(
             "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub is offline. Unset HF_HUB_OFFLINE once"
         )
-    return Finding("warn", what, f"{where}: no folder here and not in the Hugging Face cache: the first run fetches it from the hub")
+    return _on_the_hub(what, kind, reference)
+
+
+def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
+    """What the hub says of a model or data set that is not here: how large it is, or that it cannot be had."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    where = f"{kind} {reference}"
+    try:
+        ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
+        files = ask(reference, files_metadata=True, timeout=5).siblings or []
+    except GatedRepoError:
+        return Finding("fail", what, f"{where}: its owner wants to be asked first. Accept its terms on the hub, then `hf auth login`")
+    except (RepositoryNotFoundError, HFValidationError):
+        return Finding("fail", what, f"{where}: no folder here, and none of that name on the hub (or not for you: `hf auth login`)")
+    except Exception as error:  # no network, a proxy, a hub that is ill: each means that nobody knows
+        reason = type(error).__name__
+        return Finding("warn", what, f"{where}: no folder here and not in the Hugging Face cache: the first run fetches it ({reason} now)")
+    return Finding("warn", what, f"{where}: not in the Hugging Face cache: the first run fetches it, {_size(files):.1f} GB")
+
+
+def _size(files: Sequence[Any]) -> float:
+    """GB of what is fetched: of weights the safetensors, without variants, and without a pipeline's copies of itself in one file."""
+    names = {f.rfilename for f in files}
+    weights = [f for f in files if f.rfilename.endswith(".safetensors") and f.rfilename.count(".") == 1]
+    if "model_index.json" in names:
+        weights = [f for f in weights if "/" in f.rfilename]
+    return sum(f.size or 0 for f in weights or files) / 1e9
+
+
+def preflight(config: Config, root: Path) -> None:
+    """Tells of models and data that will be fetched, before a long run. Raises KkaError where some cannot be had at all."""
+    found = [reachable(what, kind, reference, root, offline=hub_is_offline()) for what, kind, reference in needs(config)]
+    if failed := [f"{f.what}: {f.detail}" for f in found if f.mark == "fail"]:
+        raise KkaError("\n".join(failed))
+    for finding in found:
+        if finding.mark == "warn":
+            print(f"{finding.what}: {finding.detail}", file=sys.stderr)
 
 
 def is_path(reference: str, root: Path) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kka.config import Config, read_config
-from kka.doctor import cores
+from kka.doctor import cores, preflight
 from kka.errors import KkaError
 from kka.log import Log, silent
 from kka.records import seed_of
@@ -61,6 +61,8 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
     name = Path(sys.argv[0]).stem
     try:
         run = make_run(read_config(Path("params.yaml")), Path.cwd(), sys.argv[1:])
+        if name in ("prepare", "baseline"):  # in the first second, not after an hour
+            preflight(run.config, run.root)
         if torch:
             _prepare_torch()
         with telling(home(), run.config, name, run.round, run.root) as log:

@@ -48,6 +48,11 @@ def _complete(name: str, part: str, split: Split) -> None:
         raise KkaError(f"the data set '{name}': {part} wants {wanted}, got {normals} normals and {anomalies} anomalies.")
 
 
+def hub_has(name: str) -> bool:
+    """Whether the source of a data set may be an id of the Hugging Face hub."""
+    return hasattr(registry.find(__name__, name), "_hub")
+
+
 def archive(name: str, image_size: int, **options: Any) -> Split:
     """The captioned archive of a data set, all of it anomalous, none of it in the test split. Raises KkaError where there is none."""
     module = registry.find(__name__, name)

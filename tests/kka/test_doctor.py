@@ -1,12 +1,19 @@
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from kka import doctor, presets
+from kka.config import check_config
 from kka.doctor import Finding, examine, reachable
+from kka.errors import KkaError
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +79,71 @@ def test_a_broken_or_missing_params_file_fails_in_one_line(project: Path) -> Non
     assert "is missing. Write one with `kka preset blossom`" in list(examine(project))[-1].detail
 
 
+class Hub:
+    """What the hub would say of a repository: its files with their sizes, or that it cannot be had."""
+
+    def __init__(self, told: Any) -> None:
+        self.told = told
+
+    def __call__(self) -> "Hub":
+        return self
+
+    def model_info(self, repo_id: str, **_: Any) -> Any:
+        if isinstance(self.told, Exception):
+            raise self.told
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in self.told.items()])
+
+    dataset_info = model_info
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    def says(told: Any) -> None:
+        monkeypatch.setattr(huggingface_hub, "HfApi", Hub(told))
+
+    says({"config.json": 1000, "model.safetensors": 3_000_000_000, "pytorch_model.bin": 3_000_000_000})
+    return says
+
+
+def refusal(kind: Any) -> Exception:
+    return kind("no", response=SimpleNamespace(headers={}, request=None))
+
+
+@pytest.mark.parametrize(
+    ("told", "mark", "said"),
+    [
+        ({"model.safetensors": 3e9, "pytorch_model.bin": 3e9}, "warn", "the first run fetches it, 3.0 GB"),
+        ({"a-1.safetensors": 2e9, "a-2.safetensors": 2e9, "a.fp16.safetensors": 2e9}, "warn", "4.0 GB"),
+        ({"model_index.json": 9, "v1.safetensors": 7e9, "unet/x.safetensors": 2e9, "vae/x.safetensors": 1e9}, "warn", "3.0 GB"),
+        ({"train.parquet": 5e8, "README.md": 0}, "warn", "0.5 GB"),
+        (refusal(GatedRepoError), "fail", "its owner wants to be asked first"),
+        (refusal(RepositoryNotFoundError), "fail", "none of that name on the hub"),
+        (TimeoutError(), "warn", "the first run fetches it (TimeoutError now)"),
+    ],
+)
+def test_the_hub_says_what_will_be_fetched_or_that_it_cannot_be(hub: Any, cache: Path, told: Any, mark: str, said: str) -> None:
+    hub(told)
+    found = reachable("describe", "model", "some/other", cache, offline=False)
+    assert (found.mark, said in found.detail) == (mark, True), found
+
+
+def test_a_run_that_cannot_end_does_not_begin(cache: Path, capsys: pytest.CaptureFixture[str], hub: Any) -> None:
+    raw = presets.config("oxford102").model_dump()
+    raw["describe"]["model"], raw["prepare"]["options"]["captions"] = "some/model", None
+    raw["prepare"]["options"]["source"] = "models/flowers"
+    with pytest.raises(KkaError, match="^prepare: dataset models/flowers: no such folder.") as error:
+        doctor.preflight(check_config(raw), cache)
+    assert len(str(error.value).splitlines()) == 1
+    raw["prepare"]["options"]["source"] = "some/flowers"
+    doctor.preflight(check_config(raw), cache)
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["prepare", "synthesize", "detect"]
+
+
 @pytest.mark.parametrize(
     ("reference", "offline", "mark", "said"),
     [
         ("some/model", True, "ok", "in the Hugging Face cache"),
-        ("some/other", False, "warn", "the first run fetches it from the hub"),
+        ("some/other", False, "warn", "the first run fetches it, 3.0 GB"),
         ("some/other", True, "fail", "the hub is offline. Unset HF_HUB_OFFLINE once"),
         ("gpt2", False, "warn", "the first run fetches it"),
         ("models/mine", False, "fail", "no such folder"),
