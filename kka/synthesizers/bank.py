@@ -4,7 +4,7 @@ So the whole loop runs on real photographs where no text-to-image model is at ha
 between generated and real. A photograph is handed out at most once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,40 +17,43 @@ from kka import datasets, images, parquet
 from kka.errors import KkaError
 from kka.records import sha256
 
+_CHUNK = 256  # photographs in memory at a time
+
 
 @dataclass
 class Synthesizer:
     """The archive of a `dataset` (with its options), or instead an `archive` folder of parquet files with the columns image
-    ({bytes, path}) and caption; photographs are handed out in `image_size`.
+    ({bytes, path}) and caption, which are not all held in memory; photographs are handed out in `image_size`.
 
-    How well a caption fits is the cosine of TF-IDF vectors of word uni- and bigrams. Raises KkaError for an archive that is
-    not there.
+    How well a caption fits is the cosine of TF-IDF vectors of word uni- and bigrams, or of the vectors of a text model, the
+    `embedder`. Raises KkaError for an archive or a model that is not there.
     """
 
     dataset: str | None = None
     dataset_options: dict[str, Any] = field(default_factory=dict)
     archive: str | None = None
+    embedder: str | None = None
     image_size: int = 32
 
     def __post_init__(self) -> None:
-        pictures, captions = self._open()
+        self._read, captions = self._open()
+        hashes = self._hash(range(len(captions)), self.image_size)
         # of photographs that are the same in every pixel the first is kept, so that none is handed out twice
-        first = sorted({sha256(p): i for i, p in reversed(list(enumerate(pictures)))}.values())
-        self._pictures: NDArray[np.uint8] = pictures[first]
-        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2))
-        self._captions = self._vectorizer.fit_transform([captions[i] for i in first])
-        self._free = np.ones(len(first), dtype=bool)
-        self._hashes: dict[int, NDArray[np.str_]] = {}
+        self._rows = np.unique(hashes, return_index=True)[1]
+        self._rows.sort()
+        self._hashes = {self.image_size: hashes[self._rows]}
+        self._free = np.ones(len(self._rows), dtype=bool)
+        self._fit = self._compare([captions[i] for i in self._rows])
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """The best photograph that is left for each text in turn; the seed chooses among those that fit equally well."""
-        fit = (self._captions @ self._vectorizer.transform(texts).T).toarray().T
-        return self._pictures[[self._take(*item) for item in zip(texts, fit, seeds, strict=True)]]
+        fit = self._fit(texts)
+        return self._read([int(self._rows[self._take(*item)]) for item in zip(texts, fit, seeds, strict=True)])
 
     def exclude(self, hashes: Collection[str], size: int) -> None:
         """Takes the photographs out that have these hashes once prepared to `size`."""
         if size not in self._hashes:
-            self._hashes[size] = np.array([sha256(p) for p in images.prepare(list(self._pictures), size)])
+            self._hashes[size] = self._hash(self._rows.tolist(), size)
         self._free &= ~np.isin(self._hashes[size], list(hashes))
 
     def _take(self, text: str, fit: NDArray[np.float64], seed: int) -> int:
@@ -60,24 +63,43 @@ class Synthesizer:
                 " Lower describe.count, or give it a larger archive."
             )
         # equal captions may differ in the last bit of their cosine
-        fit = np.where(self._free, fit.round(9), -1.0)
+        fit = np.where(self._free, fit.round(9), -2.0)
         best = np.flatnonzero(fit == fit.max())
         chosen = int(best[np.random.default_rng(seed).integers(len(best))])
         self._free[chosen] = False
         return chosen
 
-    def _open(self) -> tuple[NDArray[np.uint8], Sequence[str]]:
+    def _hash(self, rows: Sequence[int], size: int) -> NDArray[np.str_]:
+        """The hashes of photographs prepared to `size`."""
+        chunks = (images.prepare(list(self._read(rows[i : i + _CHUNK])), size) for i in range(0, len(rows), _CHUNK))
+        return np.array([sha256(picture) for chunk in chunks for picture in chunk])
+
+    def _compare(self, captions: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float64]]:
+        """What tells how well each caption fits texts, (n, captions)."""
+        if self.embedder is None:
+            vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+            rows = vectorizer.fit_transform(captions)
+            return lambda texts: np.asarray((rows @ vectorizer.transform(texts).T).toarray().T)
+        from kka.embeddings import Embedder
+
+        embed = Embedder(self.embedder)
+        vectors = embed([" ".join(caption.splitlines()) for caption in captions])
+        return lambda texts: (embed(texts) @ vectors.T).astype(np.float64)
+
+    def _open(self) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], Sequence[str]]:
+        """What reads photographs by their places, and all captions."""
         if self.archive is not None:
             return self._open_folder(Path(self.archive).expanduser())
         if self.dataset is None:
             raise KkaError("synthesize.options: the bank wants a dataset or an archive folder, got neither.")
         split = datasets.archive(self.dataset, self.image_size, **self.dataset_options)
-        return split.images, split.captions
+        return (lambda rows: split.images[list(rows)]), split.captions
 
-    def _open_folder(self, folder: Path) -> tuple[NDArray[np.uint8], Sequence[str]]:
+    def _open_folder(self, folder: Path) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], Sequence[str]]:
         files = sorted(folder.glob("*.parquet"))
-        encoded, captions = parquet.read(files, "image", "caption")
-        if not encoded or not all(isinstance(c, str) and c.strip() for c in captions):
-            got = "an empty one" if encoded else f"{len(files)} files without photographs"
+        captions = parquet.column(files, "caption", "image")
+        if not captions or not all(isinstance(c, str) and c.strip() for c in captions):
+            got = "an empty one" if captions else f"{len(files)} files without photographs"
             raise KkaError(f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder}, got {got}.")
-        return images.prepare(parquet.decode(str(folder), encoded), self.image_size), captions
+        pictures = parquet.Pictures(files, "image")
+        return (lambda rows: np.concatenate([images.prepare([pictures[i]], self.image_size) for i in rows])), captions

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from kka.images import prepare
 from kka.records import Split, sha256
 from kka.synthesizers import create
 from kka.synthesizers.bank import Synthesizer as Bank
+from tests import standins
+from tests.conftest import png
 
 THINGS = ("fox", "maple tree", "red tractor", "clock")
 
@@ -95,6 +99,37 @@ def test_excluded_photographs_do_not_come_in_any_size(folder: Path) -> None:
 
 def test_a_text_that_shares_no_word_with_the_archive_takes_what_is_left(folder: Path) -> None:
     assert numbers(bank(folder).synthesize(["zebra"], [1])) == numbers(bank(folder).synthesize(["zebra"], [1]))
+
+
+def test_a_text_model_tells_what_fits(folder: Path, tmp_path: Path) -> None:
+    """Random weights know what is equal, and that is all that is asked of them here."""
+    model = standins.language_model(tmp_path / "model", "qwen2", [f"a photo of a {t}" for t in THINGS])
+    made = Bank(archive=str(folder), image_size=8, embedder=model)
+    out = numbers(made.synthesize([f"a photo of a {t}" for t in THINGS], [1, 2, 3, 4]))
+    assert [n // 5 for n in out] == [0, 1, 2, 3]
+    with pytest.raises(KkaError, match="^embedder: wanted a text model by Hugging Face id or path, got 'nowhere/at/all'"):
+        Bank(archive=str(folder), embedder="nowhere/at/all")
+
+
+def test_a_large_archive_is_not_held_in_memory(tmp_path: Path) -> None:
+    """10,000 photographs of 48 KB each, decoded: half a gigabyte. The peak of the process is asked for in one of its own."""
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 3)).astype(np.uint8)
+    for part in range(5):
+        rows = [png(np.roll(pixels[i % 200], i // 200 + 10 * part, axis=1).repeat(32, 0).repeat(32, 1)) for i in range(2000)]
+        columns = {"image": [{"bytes": r, "path": None} for r in rows], "caption": [f"number {part} {i}" for i in range(2000)]}
+        path = tmp_path / "archive" / f"{part}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table(columns), path, row_group_size=200)
+    program = """
+import resource, sys
+from kka.synthesizers.bank import Synthesizer
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+made = Synthesizer(archive=sys.argv[1], image_size=128)
+print(made.synthesize(["number 3 1234", "number 4 5"], [0, 0]).shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    told = subprocess.run([sys.executable, "-c", program, str(tmp_path / "archive")], capture_output=True, text=True, check=True)
+    shape, megabytes = told.stdout.rsplit(" ", 1)
+    assert shape == "(2, 128, 128, 3)" and float(megabytes) < 200
 
 
 def test_mistakes_are_one_sentence(folder: Path, tmp_path: Path) -> None:
