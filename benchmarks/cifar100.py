@@ -161,9 +161,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    ablation.settle(
-        RESULTS, {"backbone": Path(arguments.backbone or BUILT_IN).name, "options": ablation.SMALLER, "hard": HARD, "quantile": QUANTILE}
-    )
+    settings = {"backbone": Path(arguments.backbone or BUILT_IN).name, "options": ablation.SMALLER}
+    ablation.settle(RESULTS, settings | {"hard": HARD, "quantile": QUANTILE})
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         world = World(seed, arguments.work, arguments.source.resolve(), arguments.backbone)
         run(world, arguments.detectors, RESULTS / f"{seed}.json")
