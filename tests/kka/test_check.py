@@ -69,7 +69,7 @@ def test_the_command_reads_params_and_draws(tmp_path: Path, monkeypatch: pytest.
     result = CliRunner().invoke(app, ["data", "check", "--sheet", "look.png"])
     assert result.exit_code == 0 and (tmp_path / "look.png").is_file()
     assert "24 normals, 32x32 pixels" in result.stdout and "wrote look.png: look at it" in result.stdout
-    presets.write("folder", tmp_path / "params.yaml", ["prepare.options.normal=god"])
+    presets.write("folder", tmp_path / "params.yaml", ["prepare.options.normal=god"], force=True)
     result = CliRunner().invoke(app, ["data", "check"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.endswith("kka: folder: normal wants a folder, got god, which is no such folder. Its path is relative to where"
