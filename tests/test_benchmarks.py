@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ablation, cifar100_bank, gap, rounds
+from benchmarks import ablation, cifar100, cifar100_bank, gap, rounds
 from benchmarks import detectors as costs
 from kka import detectors
 
@@ -21,8 +21,8 @@ def folder(name: str) -> dict[str, Any]:
     return {p.stem: read(f"{name}/{p.name}") for p in sorted((ROOT / "benchmarks" / "results" / name).glob("*.json"))}
 
 
-def fits() -> list[dict[str, Any]]:
-    return ablation.complete(ROOT / "benchmarks" / "results" / "ablation" / "blossom", detectors.names())
+def fits(data: str) -> list[dict[str, Any]]:
+    return ablation.complete(ROOT / "benchmarks" / "results" / "ablation" / data, detectors.names())
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,9 @@ def fits() -> list[dict[str, Any]]:
         ("README.md", lambda: rounds.table(folder("rounds"))),
         ("docs/explanation.md", lambda: gap.table(read("gap.json"))),
         ("docs/explanation.md", lambda: cifar100_bank.table(read("cifar100_bank.json")).split("\n\n")[0]),
-        ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits(), detectors.names()))),
+        ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits("blossom"), detectors.names()))),
+        ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits("cifar100-bank"), detectors.names()))),
+        ("docs/ablation.md", lambda: cifar100.table(cifar100.complete())),
         ("docs/ablation.md", lambda: "\n\n".join(costs.table(found) for found in read("detectors.json").values())),
     ],
 )
