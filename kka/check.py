@@ -74,7 +74,7 @@ def _repeats(splits: Splits) -> Iterator[Finding]:
     if most:
         yield Finding(
             "warn", "repeats", f"{sum(near.values())} pictures of one split look nearly like one of another, most of them in {a} and {b}"
-            f" ({most}). With a fixed camera that is natural; else raise prepare.options.near_duplicates",
+            f" ({most}). With a fixed camera that is natural",
         )  # fmt: skip
     else:
         yield Finding("ok", "repeats", "no picture of one split is, or looks nearly like, one of another")

@@ -18,6 +18,11 @@ from kka.errors import KkaError
 PACKAGES = ("torch", "transformers", "diffusers", "trl", "peft", "accelerate", "datasets", "scikit-learn", "pyarrow", "mlflow", "dvc")
 Kind = Literal["model", "dataset"]
 LEAST_DISK, ENOUGH_DISK = 1.0, 5.0  # GB
+_TAKERS = {"kka.datasets": ("load", "archive"), "kka.synthesizers": ("Synthesizer",), "kka.detectors": ("Detector",)}
+_PATHS = {  # options that can be nothing but a path
+    "folder": ("normal", "anomalies", "captions"), "csv": ("source",), "mvtec": ("source", "captions"), "ucm": ("source", "captions"),
+    "oxford102": ("captions",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,20 +58,33 @@ def examine(root: Path) -> Iterator[Finding]:
         return
     yield Finding("ok", "params.yaml", f"{len(config.rounds)} rounds, the last is {config.last}")
     yield from (_known(*named) for named in (
-        ("prepare", "kka.datasets", config.prepare.dataset),
-        ("synthesize", "kka.synthesizers", config.synthesize.synthesizer),
-        ("detect", "kka.detectors", config.detect.detector),
+        ("prepare", "kka.datasets", config.prepare.dataset, config.prepare.options),
+        ("synthesize", "kka.synthesizers", config.synthesize.synthesizer, config.synthesize.options),
+        ("detect", "kka.detectors", config.detect.detector, config.detect.options),
     ))  # fmt: skip
+    yield from _files(config, root)
     yield from (reachable(what, kind, reference, root, offline=offline) for what, kind, reference in needs(config))
 
 
-def _known(what: str, package: str, name: str) -> Finding:
-    """Whether the folder of a package holds the name that params.yaml gives."""
+def _known(what: str, package: str, name: str, options: dict[str, Any]) -> Finding:
+    """Whether the folder of a package holds the name that params.yaml gives, and knows its options."""
     try:
         registry.check_name(package, name)
+        takers = _TAKERS[package]
+        found = [getattr(registry.find(package, name), taker, None) for taker in takers]
+        registry.check_options(f"{what}: {name}", options, *found, without=("seed", "image_size"))
+        registry.check_types(f"{what}: {name}", options, *found)
     except KkaError as error:
         return Finding("fail", what, str(error))
     return Finding("ok", what, name)
+
+
+def _files(config: Config, root: Path) -> Iterator[Finding]:
+    """Folders and files of a data set that reads files, where they are not there."""
+    for key in ("normal", "anomalies", "source", "captions"):
+        value = config.prepare.options.get(key)
+        if isinstance(value, str) and key in _PATHS.get(config.prepare.dataset, ()) and not (root / Path(value).expanduser()).exists():
+            yield Finding("fail", "prepare", f"{key} {value}: no such folder or file")
 
 
 def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:

@@ -116,4 +116,6 @@ def _set(document: Any, keys: Sequence[str], value: Any, change: str) -> None:
         document = document.get(key)
         if not isinstance(document, dict):
             raise KkaError(f"--set {change}: the preset has no section '{key}'.")
+    if isinstance(document.get(keys[-1]), str) and value is not None and not isinstance(value, str):
+        value = change.partition("=")[2]  # "caption:" and "{examples}" would be mappings in YAML
     document[keys[-1]] = value

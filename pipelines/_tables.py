@@ -73,6 +73,17 @@ def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str
     }
 
 
+def warning(rows: Sequence[Row]) -> str:
+    """A sentence where the last round finds fewer anomalies than round zero; else nothing."""
+    first, last = (row["evaluate"].get("auroc", 0.0) for row in (rows[0], rows[-1]))
+    if last >= first:
+        return ""
+    return (
+        f"**The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}.** Look at the pictures: do they show what their"
+        " descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has learnt what is generated."
+    )
+
+
 def groups_table(rows: Sequence[Row], most: int = 12) -> str:
     """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero. Says so where
     no anomalies are known."""

@@ -45,7 +45,7 @@ def folder(who: str, option: str, path: str) -> Path:
     found = Path(path).expanduser()
     if not found.is_dir():
         what = "a file" if found.exists() else "no such folder"
-        raise KkaError(f"{who}: {option} wants a folder, got {path}, which is {what}. Its path is relative to where params.yaml stands.")
+        raise KkaError(f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to where params.yaml stands.")
     return found
 
 
@@ -203,16 +203,21 @@ def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequen
 
     `source` is a csv (columns file and caption, several rows a picture make several captions), a json ({file: caption or captions},
     or a list of {file, caption} or {file, captions}), or a folder with a .txt for each picture. A picture is named by its path
-    below one of the `roots`, or by its name alone. Raises KkaError for a picture without a caption, or a caption without one.
+    below one of the `roots`, or by its name where no other picture has it. Raises KkaError for a picture without a caption, or a
+    caption without one.
     """
     if source is None:
         return [replace(f, caption=default) for f in files]
     found = _captions(who, Path(source).expanduser())
+    bare = Counter(file.path.name for file in files)
     made, used = [], set()
     for file in files:
-        names = [n for n in _names(file.path, roots) if n in found]
+        names = [n for n in _names(file.path, roots, bare[file.path.name] == 1) if n in found]
         if not names:
-            raise KkaError(f"{who}: captions {source} has none for {file.path}. Every picture wants one, or leave the option captions out.")
+            raise KkaError(
+                f"{who}: captions {source} has none for {file.path}, by its path below {' or '.join(str(r) for r in roots)}, or by its"
+                " name where no other picture has it. Every picture wants one, or leave the option captions out."
+            )
         used.add(names[0])
         made.append(replace(file, caption=found[names[0]]))
     if spare := sorted(set(found) - used):
@@ -220,9 +225,9 @@ def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequen
     return made
 
 
-def _names(path: Path, roots: Sequence[Path]) -> Iterator[str]:
-    """What captions may call a picture, with and without its ending."""
-    for name in [*(path.relative_to(r) for r in roots if path.is_relative_to(r)), Path(path.name)]:
+def _names(path: Path, roots: Sequence[Path], bare: bool) -> Iterator[str]:
+    """What captions may call a picture, with and without its ending; by its `bare` name too where no other has it."""
+    for name in [*(path.relative_to(r) for r in roots if path.is_relative_to(r)), *([Path(path.name)] if bare else [])]:
         yield name.as_posix()
         yield name.with_suffix("").as_posix()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kka.datasets import _files
 from kka.datasets._files import File, Levels, Share
+from kka.errors import KkaError
 from kka.records import Splits
 
 
@@ -31,6 +32,10 @@ def load(
     """
     who, inside = "folder", _files.folder("folder", "normal", normal)
     roots = [inside, *([] if anomalies is None else [_files.folder(who, "anomalies", anomalies)])]
+    if len(roots) > 1 and roots[0].resolve() == roots[1].resolve():
+        raise KkaError(
+            f"folder: normal and anomalies are one folder, {normal}. Give the anomalies a folder of their own; it may lie in it."
+        )
     outside = [p for root in roots[1:] for p in _files.pictures(who, root)]
     # a folder of anomalies within that of the normals is theirs alone
     files = [File(p, 0, "normal") for p in _files.pictures(who, inside) if p not in set(outside)]

@@ -38,7 +38,8 @@ def load(
     root = _files.folder("mvtec", "source", source) / category
     if not root.is_dir():
         known = sorted(p.parent.name for p in root.parent.glob("*/train"))
-        raise KkaError(f"mvtec: {source} has no category '{category}'.{suggestion(category, known)}")
+        hint = suggestion(category, known) if known else f" Is {source} the folder above the categories?"
+        raise KkaError(f"mvtec: {source} has no category '{category}'.{hint}")
     files = [*_tested(root), *(File(p, 0, "good") for p in _files.pictures("mvtec", _good(root / "train")))]
     said = caption or f"a photo of a {category.replace('_', ' ')}"
     files = _files.captioned("mvtec", files, captions, [root, root.parent], said)

@@ -66,6 +66,21 @@ def test_unknown_names_fail_with_a_suggestion(project: Path) -> None:
     assert [(f.what, f.detail) for f in found] == [("detect", "kka/detectors has no 'deepsad'. Did you mean 'deep_sad'?")]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["prepare.options.normal=nowhere"], "normal nowhere: no such folder or file"),
+        (["prepare.options.normal=.git", "prepare.options.anomalies=bad"], "anomalies bad: no such folder or file"),
+        (["prepare.options.normals=.git"], "prepare: folder has the unknown option 'normals'. Did you mean 'normal'?"),
+        (["detect.options.stpes=5"], "detect: simplenet has the unknown option 'stpes'. Did you mean 'steps'?"),
+        (["synthesize.options.steps=many"], "synthesize: diffusion: steps wants a valid integer, got 'many'."),
+    ],
+)
+def test_options_and_folders_that_are_not_there_fail(project: Path, changes: list[str], said: str) -> None:
+    presets.write("folder", project / "params.yaml", changes)
+    assert said in [f.detail for f in examine(project) if f.mark == "fail"]
+
+
 def test_a_broken_or_missing_params_file_fails_in_one_line(project: Path) -> None:
     (project / "params.yaml").write_text("last: r1\nrounds: {r1: {prev: r0}}\ndescribe: {cuont: 1}\nalgin: {}\n", encoding="utf-8")
     last = list(examine(project))[-1]
@@ -79,27 +94,18 @@ def test_a_broken_or_missing_params_file_fails_in_one_line(project: Path) -> Non
     assert "is missing. Write one with `kka preset blossom`" in list(examine(project))[-1].detail
 
 
-class Hub:
-    """What the hub would say of a repository: its files with their sizes, or that it cannot be had."""
-
-    def __init__(self, told: Any) -> None:
-        self.told = told
-
-    def __call__(self) -> "Hub":
-        return self
-
-    def model_info(self, repo_id: str, **_: Any) -> Any:
-        if isinstance(self.told, Exception):
-            raise self.told
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in self.told.items()])
-
-    dataset_info = model_info
-
-
 @pytest.fixture(autouse=True)
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Sets what the hub says of a repository: its files with their sizes, or that it cannot be had."""
+
     def says(told: Any) -> None:
-        monkeypatch.setattr(huggingface_hub, "HfApi", Hub(told))
+        def answer(*_: Any, **__: Any) -> Any:
+            if isinstance(told, Exception):
+                raise told
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in told.items()])
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
 
     says({"config.json": 1000, "model.safetensors": 3_000_000_000, "pytorch_model.bin": 3_000_000_000})
     return says

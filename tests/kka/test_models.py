@@ -46,9 +46,9 @@ def test_a_chat_model_is_asked_by_its_template_and_answers_by_its_seed(kind: str
     assert (likelihoods < 0).all() and np.allclose(likelihoods[:1], made.likelihoods(ASKED[:1], CAPTIONS[:1]), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", standins.LANGUAGE_MODELS)
-def test_every_architecture_is_aligned(kind: str, tmp_path: Path) -> None:
-    made = writer(tmp_path, kind)
+@pytest.mark.parametrize(("kind", "dtype"), [*((kind, "float32") for kind in standins.LANGUAGE_MODELS), ("qwen2", "bfloat16")])
+def test_every_architecture_is_aligned(kind: str, dtype: str, tmp_path: Path) -> None:
+    made = writer(tmp_path, kind, dtype=dtype)
     pairs = [Pair("a worn gear", "a photo of a part", "train"), Pair("a cracked gear", "a part", "validation")] * 8
     how = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "beta": 0.1, "sft": 0.0, "seed": 0}
     figures, _ = align(made, pairs, ["Write."] * len(pairs), **how)

@@ -71,6 +71,12 @@ def test_set_changes_a_value_and_keeps_the_comments() -> None:
     assert len(text.splitlines()) == len(presets.text("cifar100-bank").splitlines())
 
 
+@pytest.mark.parametrize("said", ["caption:", "{examples}", "12", "two: words"])
+def test_a_text_stays_a_text_though_yaml_would_read_more_into_it(said: str) -> None:
+    for name in ("blossom", "folder"):
+        assert yaml.safe_load(presets.text(name, [f"describe.instruction={said}"]))["describe"]["instruction"] == said
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines._csv import write_csv
-from pipelines._tables import Row, curves, groups_table, hardest_group, markdown, rounds_table
+from pipelines._tables import Row, curves, groups_table, hardest_group, markdown, rounds_table, warning
 
 
 def row(name: str, near: float, **stages: dict[str, float]) -> Row:
@@ -52,6 +52,11 @@ def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -
     )
     assert (one["images"], one["hard share"], one["refused"], one["distance"]) == ("40", "0.25 of 0.30", "3+1+0", "2.50")
     assert (one["near"], one["hard now"], one["hard r0"], one["readable"]) == ("0.875", "0.12", "0.50", "98%")
+
+
+def test_a_last_round_that_is_worse_is_said(tmp_path: Path) -> None:
+    assert warning(ROWS) == ""
+    assert warning(ROWS[::-1]).startswith("**The last round is worse than round zero: AUROC 0.875 after 0.938.**")
 
 
 def test_an_interval_that_was_not_measured_is_left_out() -> None:

@@ -187,6 +187,13 @@ def test_captions_come_in_four_forms(tmp_path: Path, write: Write, form: Callabl
     assert sorted(said) == sorted(f"gear {i}\na second look" for i in range(20))
 
 
+def test_a_caption_by_a_bare_name_is_nobody_elses(tmp_path: Path, write: Write) -> None:
+    write("good", 20), write("bad/hole", 1)
+    (tmp_path / "captions.csv").write_text("file,caption\n" + "".join(f"{i}.png,a gear\n" for i in range(20)))
+    with pytest.raises(KkaError, match="has none for .*bad/hole/0.png, by its path below"):
+        load("folder", normal=tmp_path / "good", anomalies=tmp_path / "bad", captions=tmp_path / "captions.csv")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -195,7 +202,8 @@ def test_captions_come_in_four_forms(tmp_path: Path, write: Write, form: Callabl
         ({"normal": "few"}, "folder: wanted at least 20 normal pictures, got 19."),
         ({"anomalies": "good/0.png"}, "folder: anomalies wants a folder, got good/0.png, which is a file."),
         ({"captions": "absent.csv"}, "folder: captions wants a .csv, a .json or a folder of .txt files, got absent.csv"),
-        ({"captions": "one.csv"}, "folder: captions one.csv has none for good/1.png. Every picture wants one"),
+        ({"captions": "one.csv"}, "folder: captions one.csv has none for good/1.png, by its path below good, or by its name"),
+        ({"anomalies": "good"}, "folder: normal and anomalies are one folder, good."),
         ({"captions": "spare.csv"}, "folder: captions spare.csv has 1 for pictures that are not there: 99.png."),
         ({"captions": "head.csv"}, "folder: head.csv wants the column caption, got file, text."),
         ({"captions": "cells.csv"}, "folder: cells.csv, line 2: wanted 2 cells, got more or fewer."),
