@@ -74,9 +74,9 @@ def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str
 
 
 def warning(rows: Sequence[Row]) -> str:
-    """A sentence where the last round finds fewer anomalies than round zero; else nothing."""
+    """A sentence where the last round finds fewer anomalies than round zero, by more than the interval leaves open; else nothing."""
     first, last = (row["evaluate"].get("auroc", 0.0) for row in (rows[0], rows[-1]))
-    if last >= first:
+    if last >= rows[0]["evaluate"].get("auroc_low", first):
         return ""
     return (
         f"**The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}.** Look at the pictures: do they show what their"
