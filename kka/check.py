@@ -34,7 +34,11 @@ def write_sheet(splits: Splits, path: Path) -> None:
         rows[f"test: {name} ({n})"] = splits.test.take(
             np.flatnonzero((np.array(splits.test.groups) == name) & (splits.test.labels == 1))[:_WIDE]
         )
-    notes = [[caption.splitlines()[0] for caption in row.captions] for row in rows.values()]
+    usual = set(splits.train.captions)  # what an anomaly is said to be where it has no caption of its own
+    notes = [
+        ["" if label and caption in usual else caption.splitlines()[0] for caption, label in zip(row.captions, row.labels, strict=True)]
+        for row in rows.values()
+    ]
     scale = max(1, 128 // splits.train.images.shape[1])
     contact_sheet([list(row.images) for row in rows.values()], list(rows), notes, path, scale=scale)
 

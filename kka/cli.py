@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from kka import __version__
-from kka.errors import KkaError
+from kka.errors import KkaError, out_of_space
 
 
 class Commands(TyperGroup):
@@ -18,6 +18,11 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KkaError as error:
             typer.echo(f"kka: {error}", err=True)
+            raise typer.Exit(1) from None
+        except Exception as error:
+            if not out_of_space(error):
+                raise
+            typer.echo(f"kka: no space left to write to ({error}). Free some, and run it again.", err=True)
             raise typer.Exit(1) from None
 
 

@@ -57,13 +57,15 @@ def examine(root: Path) -> Iterator[Finding]:
         yield Finding("fail", "params.yaml", " ".join(str(error).split()))
         return
     yield Finding("ok", "params.yaml", f"{len(config.rounds)} rounds, the last is {config.last}")
-    yield from (_known(*named) for named in (
-        ("prepare", "kka.datasets", config.prepare.dataset, config.prepare.options),
-        ("synthesize", "kka.synthesizers", config.synthesize.synthesizer, config.synthesize.options),
-        ("detect", "kka.detectors", config.detect.detector, config.detect.options),
-    ))  # fmt: skip
+    yield from _names(config)
     yield from _files(config, root)
     yield from (reachable(what, kind, reference, root, offline=offline) for what, kind, reference in needs(config))
+
+
+def _names(config: Config) -> Iterator[Finding]:
+    yield _known("prepare", "kka.datasets", config.prepare.dataset, config.prepare.options)
+    yield _known("synthesize", "kka.synthesizers", config.synthesize.synthesizer, config.synthesize.options)
+    yield _known("detect", "kka.detectors", config.detect.detector, config.detect.options)
 
 
 def _known(what: str, package: str, name: str, options: dict[str, Any]) -> Finding:
@@ -146,8 +148,12 @@ def _size(files: Sequence[Any]) -> float:
 
 
 def preflight(config: Config, root: Path) -> None:
-    """Tells of models and data that will be fetched, before a long run. Raises KkaError where some cannot be had at all."""
-    found = [reachable(what, kind, reference, root, offline=hub_is_offline()) for what, kind, reference in needs(config)]
+    """Tells of models and data that will be fetched, before a long run. Raises KkaError where some cannot be had at all, or an
+    option is wrong."""
+    found = [
+        *_names(config),
+        *(reachable(what, kind, reference, root, offline=hub_is_offline()) for what, kind, reference in needs(config)),
+    ]
     if failed := [f"{f.what}: {f.detail}" for f in found if f.mark == "fail"]:
         raise KkaError("\n".join(failed))
     for finding in found:

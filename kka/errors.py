@@ -1,5 +1,12 @@
 """The one exception that stands for a mistake the user can mend."""
 
+import errno
+
 
 class KkaError(Exception):
     """Printed as its one sentence, without a traceback: who, wanted, got, and what to do now."""
+
+
+def out_of_space(error: Exception) -> bool:
+    """Whether a write failed because the disk, a quota or a limit of file sizes is full; libraries in Rust only say so in words."""
+    return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} or "No space left on device" in str(error)

@@ -103,12 +103,13 @@ def read_split(folder: Path) -> Split:
     return Split(images, tuple(r.caption for r in rows), np.array([r.label for r in rows], dtype=np.int64), tuple(r.group for r in rows))
 
 
-def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int) -> Images:
-    """Pictures of any mode and size as RGB (n, size, size, 3): centre square, one antialiased resize.
+def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze: bool = False) -> Images:
+    """Pictures of any mode and size as RGB (n, size, size, 3): the square in their middle, or all of them squeezed into one; one
+    antialiased resize.
 
     Arrays are uint8 or uint16, (h, w) or (h, w, 1 to 4). What is transparent becomes white. Raises KkaError for others.
     """
-    made = [np.asarray(_square(_rgb(_picture(image)), size)) for image in images]
+    made = [np.asarray(_square(_rgb(_picture(image)), size, squeeze)) for image in images]
     return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
 
 
@@ -209,7 +210,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+def _square(image: Image.Image, size: int, squeeze: bool) -> Image.Image:
+    width, height = image.size if squeeze else (min(image.size),) * 2
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))

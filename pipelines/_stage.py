@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kka.config import Config, read_config
 from kka.doctor import cores, preflight
-from kka.errors import KkaError
+from kka.errors import KkaError, out_of_space
 from kka.log import Log, silent
 from kka.records import seed_of
 from pipelines._spool import home, telling
@@ -72,6 +72,10 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
             subprocess.run([sys.executable, "-m", "pipelines.track"], check=False)
     except KkaError as error:
         sys.exit("\n".join(f"kka: {line}" for line in str(error).splitlines()))
+    except Exception as error:
+        if not out_of_space(error):
+            raise
+        sys.exit(f"kka: {name}: no space left to write to ({error}). Free some (`dvc gc -w` removes old results) and run it again.")
 
 
 def make_run(config: Config, root: Path, arguments: Sequence[str], log: Log = silent) -> Run:

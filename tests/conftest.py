@@ -58,3 +58,23 @@ def cifar100_data() -> Path:
 @pytest.fixture(scope="session")
 def cifar100_archive(cifar100_data: Path) -> Split:
     return datasets.archive("cifar100", 32, source=str(cifar100_data))
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of a Hugging Face hub that cannot be reached."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def cached(cache: Path, dataset: str, revision: str = "main") -> Path:
+    """The folder in the cache that holds the files of a revision of a data set."""
+    place = cache / f"datasets--{dataset.replace('/', '--')}"
+    commit = revision.replace("/", "").ljust(40, "0")
+    (place / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
+    (place / "refs" / revision).write_text(commit)
+    (place / "snapshots" / commit).mkdir(parents=True)
+    return place / "snapshots" / commit

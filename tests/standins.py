@@ -13,8 +13,13 @@ from diffusers import (
     CogView3PlusTransformer2DModel,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -98,9 +103,9 @@ def language_model(folder: Path, kind: str, captions: Sequence[str], *, chat: bo
     return str(folder)
 
 
-def _autoencoder(channels: int = 4) -> AutoencoderKL:
+def _autoencoder(**more: Any) -> AutoencoderKL:
     kinds = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-    return AutoencoderKL(**kinds, block_out_channels=[8, 8], latent_channels=channels, norm_num_groups=4, sample_size=32)
+    return AutoencoderKL(**kinds, block_out_channels=[8, 8], latent_channels=4, norm_num_groups=4, sample_size=32, **more)
 
 
 def _unet(**more: Any) -> UNet2DConditionModel:
@@ -121,10 +126,10 @@ def _clip(kind: Any) -> Any:
     )  # fmt: skip
 
 
-def _t5() -> dict[str, Any]:
+def _t5(width: int = 16) -> dict[str, Any]:
     words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz,.")]
     tokenizer = T5Tokenizer(vocab=words, extra_ids=0, model_max_length=24)
-    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    config = T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     return {"tokenizer": tokenizer, "text_encoder": T5EncoderModel(config)}
 
 
@@ -170,7 +175,41 @@ def cogview3(folder: Path) -> str:
     return str(folder)
 
 
-PIPELINES: dict[str, Callable[[Path], str]] = {"sd": stable_diffusion, "sdxl": stable_diffusion_xl, "pixart": pixart, "cogview3": cogview3}
+SHIFTED = {"shift_factor": 0.1, "use_quant_conv": False, "use_post_quant_conv": False}  # the autoencoder of flow models
+
+
+def stable_diffusion_3(folder: Path) -> str:
+    torch.manual_seed(0)
+    network = SD3Transformer2DModel(
+        sample_size=16, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=32,
+        caption_projection_dim=16, pooled_projection_dim=32, out_channels=4, pos_embed_max_size=16,
+    )  # fmt: skip
+    words, t5 = CLIPTokenizer.from_pretrained(WORDS), _t5(32)
+    StableDiffusion3Pipeline(
+        vae=_autoencoder(**SHIFTED), transformer=network, scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=_clip(CLIPTextModelWithProjection), text_encoder_2=_clip(CLIPTextModelWithProjection),
+        text_encoder_3=t5["text_encoder"], tokenizer=words, tokenizer_2=words, tokenizer_3=t5["tokenizer"],
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+def flux(folder: Path) -> str:
+    torch.manual_seed(0)
+    network = FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16,
+        pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(2, 2, 4),
+    )  # fmt: skip
+    t5 = _t5()
+    FluxPipeline(
+        vae=_autoencoder(**SHIFTED), transformer=network, scheduler=FlowMatchEulerDiscreteScheduler(), text_encoder=_clip(CLIPTextModel),
+        text_encoder_2=t5["text_encoder"], tokenizer=CLIPTokenizer.from_pretrained(WORDS), tokenizer_2=t5["tokenizer"],
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+PIPELINES: dict[str, Callable[[Path], str]] = {
+    "sd": stable_diffusion, "sdxl": stable_diffusion_xl, "sd3": stable_diffusion_3, "pixart": pixart, "cogview3": cogview3, "flux": flux,
+}  # fmt: skip
 
 
 def blip(folder: Path) -> str:

@@ -26,6 +26,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 FEWEST = 20  # normal pictures below which no boundary can be drawn
 _THUMB = 16  # side of the pictures that are compared for near duplicates
 _SHOWN = 3  # names in a sentence
+_CUT = 0.05  # share of the pictures that the crop may leave out without a word
 _log = logging.getLogger(__name__)
 
 
@@ -57,19 +58,21 @@ def pictures(who: str, where: Path) -> list[Path]:
     return found
 
 
-def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float) -> tuple[Split, list[Path]]:
+def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float, squeeze: bool = False) -> tuple[Split, list[Path]]:
     """The pictures that can be read, prepared to `size`, and their files. Those that cannot be are named on the log; raises
     KkaError where they are more than `unreadable_share` of all."""
     made: list[NDArray[np.uint8]] = []
     kept: list[File] = []
     broken: list[str] = []
     kinds: Counter[str] = Counter()
+    cut: list[float] = []
     for file in tqdm(files, desc="pictures", unit="picture", disable=None, leave=False):
         try:
-            picture, kind = _read(file, size)
+            picture, kind, lost = _read(file, size, squeeze)
             made.append(picture)
             kept.append(file)
             kinds[kind] += 1
+            cut.append(lost)
         except FileNotFoundError:
             raise KkaError(f"{who}: there is no picture {file.path}.") from None
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
@@ -80,17 +83,20 @@ def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float)
             raise KkaError(f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share}).")
         _log.warning(sentence)
     _log.info(f"{who}: as they lie there: {', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(6))}")
+    if (lost := float(np.mean(cut or [0]))) > _CUT and not squeeze:
+        _log.warning(f"{who}: the square in the middle leaves out {lost:.0%} of the pictures: prepare.options.squeeze keeps all of them")
     labels = np.array([f.label for f in kept], dtype=np.int64)
     stacked = np.concatenate(made) if made else np.zeros((0, size, size, 3), np.uint8)
     return Split(stacked, tuple(f.caption for f in kept), labels, tuple(f.group for f in kept)), [f.path for f in kept]
 
 
-def _read(file: File, size: int) -> tuple[NDArray[np.uint8], str]:
-    """The prepared picture, and what it was before."""
+def _read(file: File, size: int, squeeze: bool) -> tuple[NDArray[np.uint8], str, float]:
+    """The prepared picture, what it was before, and the share of it beyond the square in its middle."""
     with Image.open(file.path if file.data is None else io.BytesIO(file.data)) as image:
         kind = f"{image.width}x{image.height} {image.mode} ({image.format})"
+        lost = 1 - min(image.size) / max(image.size)
         image.draft(None, (4 * size, 4 * size))  # of a large jpg no more than needed is decoded, several times as fast
-        return images.prepare([image], size), kind
+        return images.prepare([image], size, squeeze=squeeze), kind, lost
 
 
 def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> NDArray[np.int64]:

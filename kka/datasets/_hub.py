@@ -1,24 +1,36 @@
-"""Data sets of the Hugging Face hub: the encoded pictures of a split and the values of another column."""
+"""Data sets of the Hugging Face hub: their parquet files, fetched once into its cache."""
 
+from pathlib import Path
 from typing import Any
 
+from kka import parquet
 from kka.errors import KkaError
+
+_CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet files of a data set that has none
+
+
+def files(who: str, source: str, part: str = "") -> list[Path]:
+    """The parquet files whose name, or whose folder's, begins with `part`. Raises KkaError where they cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    reason = "it has no such parquet files"
+    for revision in (None, _CONVERTED):
+        try:
+            root = Path(snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns="*.parquet"))
+        except Exception as error:  # each of the hub's many ways to fail means the same to the user
+            reason = " ".join(str(error).split())[:200] if revision is None else reason
+            continue
+        if found := [p for p in sorted(root.rglob("*.parquet")) if part in ("", p.name[: len(part)], p.parent.name[: len(part)])]:
+            return found
+    raise KkaError(
+        f"{who}: '{source}' is no folder here and could not be had from the Hugging Face hub ({reason})."
+        " Go online once, or name a folder that holds its files."
+    )
 
 
 def read(who: str, source: str, part: str, picture: str, beside: str) -> tuple[list[Any], list[Any]]:
-    """The pictures ({bytes, path}) in the column `picture`, and the values in the column `beside`, of the split `part` ("all" for
-    every one). Raises KkaError where they cannot be had."""
-    import datasets
-
-    try:
-        found = datasets.load_dataset(source, split=part).cast_column(picture, datasets.Image(decode=False))
-        return list(found[picture]), list(found[beside])
-    except Exception as error:  # each of the hub's many ways to fail means the same to the user
-        reason = " ".join(str(error).split())[:200]
-        raise KkaError(
-            f"{who}: source '{source}' is no folder here and could not be had from the Hugging Face hub ({reason})."
-            " Go online once, or set prepare.options.source to a folder that holds its files."
-        ) from None
+    """The encoded pictures ({bytes, path}) in the column `picture`, and the values in the column `beside`. Raises KkaError as `files`."""
+    return parquet.read(files(who, source, part), picture, beside)
 
 
 def is_id(source: str) -> bool:

@@ -25,6 +25,7 @@ def load(
     calibration: Share = 0.15,
     validation: Share = 0.1,
     test: Share = 0.15,
+    squeeze: bool = False,
     unreadable_share: Share = 0.01,
     near_duplicates: Levels = 1.0,
 ) -> Splits:
@@ -40,7 +41,7 @@ def load(
     files, parts = _merged(path, rows, caption)
     # what is tested comes first, so that it is the others that lose what they share with it
     order = sorted(range(len(files)), key=lambda i: -PARTS.index(parts[i]) if parts[i] else 0)
-    split, paths = _files.read("csv", [files[i] for i in order], image_size, unreadable_share=unreadable_share)
+    split, paths = _files.read("csv", [files[i] for i in order], image_size, unreadable_share=unreadable_share, squeeze=squeeze)
     kept = _files.first_ones("csv", split, paths, near_duplicates)
     split, of = split.take(kept), dict(zip((f.path for f in files), parts, strict=True))
     named = np.array([of[paths[i]] for i in kept])

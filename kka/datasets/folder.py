@@ -20,6 +20,7 @@ def load(
     calibration: Share = 0.15,
     validation: Share = 0.1,
     test: Share = 0.15,
+    squeeze: bool = False,
     unreadable_share: Share = 0.01,
     near_duplicates: Levels = 1.0,
 ) -> Splits:
@@ -40,7 +41,9 @@ def load(
     # a folder of anomalies within that of the normals is theirs alone
     files = [File(p, 0, "normal") for p in _files.pictures(who, inside) if p not in set(outside)]
     files += [File(p, 1, _group(p, roots[1])) for p in outside]
-    split, paths = _files.read(who, _files.captioned(who, files, captions, roots, caption), image_size, unreadable_share=unreadable_share)
+    split, paths = _files.read(
+        who, _files.captioned(who, files, captions, roots, caption), image_size, unreadable_share=unreadable_share, squeeze=squeeze
+    )
     kept = _files.first_ones(who, split, paths, near_duplicates)
     split = _files.recaption(split.take(kept), [paths[i] for i in kept], None if captions else captioner)
     return _files.divide(who, split, seed, _files.Shares(calibration, validation, test))

@@ -25,6 +25,7 @@ def load(
     captioner: str | None = None,
     calibration: Share = 0.2,
     validation: Share = 0.2,
+    squeeze: bool = False,
     unreadable_share: Share = 0.01,
     near_duplicates: Levels = 0.0,
 ) -> Splits:
@@ -43,7 +44,7 @@ def load(
     files = [*_tested(root), *(File(p, 0, "good") for p in _files.pictures("mvtec", _good(root / "train")))]
     said = caption or f"a photo of a {category.replace('_', ' ')}"
     files = _files.captioned("mvtec", files, captions, [root, root.parent], said)
-    split, paths = _files.read("mvtec", files, image_size, unreadable_share=unreadable_share)
+    split, paths = _files.read("mvtec", files, image_size, unreadable_share=unreadable_share, squeeze=squeeze)
     kept = _files.first_ones("mvtec", split, paths, near_duplicates)
     split, paths = split.take(kept), [paths[i] for i in kept]
     split = _files.recaption(split, paths, None if captions else captioner)

@@ -95,7 +95,9 @@ def _unpacked(archive: Path) -> Iterator[tuple[Path, bytes | None]]:
 
 
 def _from_hub(source: str) -> list[File]:
-    pictures, labels = _hub.read("oxford102", source, "all", "image", "label")
+    pictures, labels = _hub.read("oxford102", source, "", "image", "label")
+    if wrong := [n for n in labels if not isinstance(n, int) or not 0 <= n < SPECIES]:
+        raise KkaError(f"oxford102: {source} wants labels from 0 to {SPECIES - 1}, got {wrong[0]!r}. Name another source.")
     return [File(Path(_name(i)), int(n) + 1, "", data=p["bytes"]) for i, (p, n) in enumerate(zip(pictures, labels, strict=True), start=1)]
 
 

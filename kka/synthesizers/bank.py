@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kka import datasets, images, parquet
+from kka.datasets import _hub
 from kka.errors import KkaError
 from kka.records import sha256
 
@@ -22,8 +23,8 @@ _CHUNK = 256  # photographs in memory at a time
 
 @dataclass
 class Synthesizer:
-    """The archive of a `dataset` (with its options), or instead an `archive` folder of parquet files with the columns image
-    ({bytes, path}) and caption, which are not all held in memory; photographs are handed out in `image_size`.
+    """The archive of a `dataset` (with its options), or instead an `archive`, a folder or a Hugging Face id of parquet
+    files with the columns image ({bytes, path}) and caption, which are not all held in memory; photographs are handed out in `image_size`.
 
     How well a caption fits is the cosine of TF-IDF vectors of word uni- and bigrams, or of the vectors of a text model, the
     `embedder`. Raises KkaError for an archive or a model that is not there.
@@ -96,7 +97,8 @@ class Synthesizer:
         return (lambda rows: split.images[list(rows)]), split.captions
 
     def _open_folder(self, folder: Path) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], Sequence[str]]:
-        files = sorted(folder.glob("*.parquet"))
+        on_the_hub = not folder.is_dir() and _hub.is_id(str(self.archive))
+        files = _hub.files("synthesize.options.archive", str(self.archive)) if on_the_hub else sorted(folder.glob("*.parquet"))
         captions = parquet.column(files, "caption", "image")
         if not captions or not all(isinstance(c, str) and c.strip() for c in captions):
             got = "an empty one" if captions else f"{len(files)} files without photographs"

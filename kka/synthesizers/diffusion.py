@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
+from pydantic import Field
 from transformers.utils import logging as transformers_logging
 
 from kka.errors import KkaError
@@ -33,11 +34,11 @@ class Synthesizer:
     """
 
     model: str = "kka/mini/t2i"
-    steps: int = 8
-    guidance: float = 3.0
+    steps: Annotated[int, Field(ge=1)] = 8
+    guidance: Annotated[float, Field(ge=0)] = 3.0
     negative_prompt: str | None = None
-    strength: float | None = None
-    side: int | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    side: Annotated[int, Field(ge=8)] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     offload: Literal["model", "sequential"] | None = None
     compile: bool = False
@@ -51,8 +52,6 @@ class Synthesizer:
         self.files = hashlib.sha256(repr(found).encode()).hexdigest()
         if self.strength is not None and self.normals is not None:
             self.starts_from = sha256(self.normals)
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise KkaError(f"synthesize.options.strength: wanted a share above 0, at most 1, got {self.strength}")
         self._pipe: Any = self._open()
 
     def _open(self) -> Any:

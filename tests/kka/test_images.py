@@ -111,6 +111,13 @@ def test_the_centre_square_is_taken():
     np.testing.assert_array_equal(images.prepare([wide, wide.transpose(1, 0, 2)], 10), np.full((2, 10, 10, 3), 200))
 
 
+def test_squeezed_nothing_is_cut():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 20:] = 200
+    small = images.prepare([wide], 30, squeeze=True)[0]
+    assert small.shape == (30, 30, 3) and (small[:, :18] < 20).all() and (small[:, 22:] > 180).all()
+
+
 def test_making_smaller_is_antialiased():
     """Fine stripes become their mean, 127.5, and not one of the two colours."""
     stripes = np.zeros((64, 64, 3), np.uint8)

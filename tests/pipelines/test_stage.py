@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kka import presets
 from kka.errors import KkaError
 from pipelines._stage import Run, make_run
 from tests.pipelines.conftest import ROOT, tiny
@@ -76,3 +77,23 @@ def test_a_stage_without_its_records_says_which_one_to_run(tmp_path: Path) -> No
     result = ends(tmp_path, "pipelines.report", "r3")
     assert result.returncode == 1
     assert result.stderr.startswith("kka: ") and "is missing. Run the stage that writes it, or `dvc repro`." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["prepare"], "import runpy; runpy.run_module('pipelines.prepare', run_name='__main__')"),
+        (["kka", "data", "check"], "from kka.cli import main; main()"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path: Path, argv: list[str], code: str) -> None:
+    """A limit on the size of files stands for the disk: from the kernel comes the same kind of error."""
+    presets.write("blossom", tmp_path / "params.yaml")
+    (tmp_path / "kka").symlink_to(ROOT / "kka")
+    limited = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.argv = {argv!r}; {code}"
+    told = subprocess.run(
+        [sys.executable, "-c", limited], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert told.returncode == 1 and "no space left to write to" in told.stderr.splitlines()[-1], told.stderr
+    assert "Traceback" not in told.stderr
+    assert not list(tmp_path.glob("data/splits/*")) and not (tmp_path / "data-check.png").exists()

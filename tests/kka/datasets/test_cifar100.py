@@ -12,6 +12,7 @@ from kka import datasets
 from kka.datasets import cifar100
 from kka.errors import KkaError
 from kka.records import Split, Splits, sha256
+from tests.conftest import cached
 
 TINY = {"train": 30, "calibration": 10, "validation": 5}
 
@@ -130,26 +131,25 @@ def test_a_source_that_is_neither_folder_nor_id(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_hub_that_is_not_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets as hub
-
-    def fail(source: str, split: str) -> None:
-        raise ConnectionError("no route\nto host")
-
-    monkeypatch.setattr(hub, "load_dataset", fail)
-    with pytest.raises(KkaError, match=r"could not be had from the Hugging Face hub \(no route to host\). Go online once, or set"):
-        load(Path("some/where"), source="some/where")
+def test_what_the_hub_does_not_have_is_one_sentence(hub_cache: Path) -> None:
+    with pytest.raises(KkaError, match=r"^cifar100: 'some/where' is no folder .* \(.+\). Go online once, or name a folder .*$"):
+        load(Path(), source="some/where")
+    cached(hub_cache, "some/where")
+    with pytest.raises(KkaError, match=r"^cifar100: 'some/where' .* \(it has no such parquet files\). Go online once"):
+        load(Path(), source="some/where")
 
 
-def test_the_hub_gives_what_the_folder_gives(cifar100_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets as hub
-
-    def from_folder(source: str, split: str) -> hub.Dataset:
-        rows = pq.read_table(cifar100_folder / f"{split}.parquet").to_pydict()
-        features = {"img": hub.Image(), "fine_label": hub.Value("int64"), "coarse_label": hub.Value("int64")}
-        return hub.Dataset.from_dict(rows, features=hub.Features(features))
-
-    monkeypatch.setattr(hub, "load_dataset", from_folder)
+@pytest.mark.parametrize(
+    ("revision", "layout"), [("main", "cifar100/{}-00000-of-00001.parquet"), ("refs/convert/parquet", "cifar100/{}/0000.parquet")]
+)
+def test_the_hub_gives_what_the_folder_gives(cifar100_folder: Path, hub_cache: Path, revision: str, layout: str) -> None:
+    if revision != "main":
+        cached(hub_cache, "uoft-cs/cifar100")
+    snapshot = cached(hub_cache, "uoft-cs/cifar100", revision)
+    for part in ("train", "test"):
+        place = snapshot / layout.format(part)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cifar100_folder / f"{part}.parquet", place)
     assert hashes(load(Path(), source="uoft-cs/cifar100").train) == hashes(load(cifar100_folder).train)
 
 

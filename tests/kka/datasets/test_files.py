@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.io import savemat
@@ -18,7 +20,7 @@ from kka import datasets
 from kka.datasets import _files, ucm
 from kka.errors import KkaError
 from kka.records import Split, Splits, sha256
-from tests.conftest import ROOT, photographs
+from tests.conftest import ROOT, cached, photographs
 
 Write = Callable[[str, int], list[Path]]
 
@@ -66,6 +68,21 @@ def test_a_folder_of_normals_is_divided(tmp_path: Path, write: Write) -> None:
     assert_apart(splits)
     again, other = load("folder", normal=tmp_path / "good"), load("folder", 1, normal=tmp_path / "good")
     assert np.array_equal(again.train.images, splits.train.images) and not np.array_equal(other.train.images, splits.train.images)
+
+
+def test_what_the_crop_cuts_is_said_and_squeezed_nothing_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "good").mkdir()
+    for i, pixels in enumerate(photographs(40, np.random.default_rng(0))):
+        wide = np.zeros((32, 64, 3), np.uint8)
+        wide[:, 16:48] = np.asarray(Image.fromarray(pixels).resize((32, 32)))
+        wide[:, 48:] = 255
+        Image.fromarray(wide).save(tmp_path / "good" / f"{i}.png")
+    cut = load("folder", normal=tmp_path / "good")
+    assert "the square in the middle leaves out 50% of the pictures: prepare.options.squeeze keeps" in caplog.text
+    caplog.clear()
+    whole = load("folder", normal=tmp_path / "good", squeeze=True)
+    assert "leaves out" not in caplog.text
+    assert (whole.train.images[:, :, 26:] > 240).all() and not (cut.train.images[:, :, 26:] > 240).all()
 
 
 def test_anomalies_go_to_validation_and_test_and_keep_their_groups(tmp_path: Path, write: Write) -> None:
@@ -396,6 +413,23 @@ def test_oxford102_reads_its_own_files(flowers: Path) -> None:
     official = load("oxford102", source=flowers, protocol="official", validation=0.0)
     assert counts(official) == [(23, 0), (4, 0), (3, 0), (30, 27)]  # 15% of 30, and a tenth
     assert set(official.train.captions) == {"a photo of a flower"}
+
+
+def test_oxford102_comes_from_the_hub(flowers: Path, hub_cache: Path) -> None:
+    labels = [26] * 60 + [s for s in range(1, 10) for _ in range(3)]
+    pictures = [{"bytes": p.read_bytes(), "path": None} for p in sorted((flowers / "jpg").iterdir())]
+    place = cached(hub_cache, "someone/flowers") / "data" / "train-00000-of-00001.parquet"
+    place.parent.mkdir()
+    pq.write_table(pa.table({"image": pictures, "label": [n - 1 for n in labels]}), place)
+    found, folder = load("oxford102", source="someone/flowers"), load("oxford102", source=flowers)
+    for name, split in parts(found).items():
+        assert np.array_equal(split.images, parts(folder)[name].images) and split.groups == parts(folder)[name].groups
+    pq.write_table(pa.table({"image": pictures, "label": labels}).slice(0, 0), place)
+    with pytest.raises(KkaError, match="^oxford102: "):
+        load("oxford102", source="someone/flowers")
+    pq.write_table(pa.table({"image": pictures, "label": ["tulip"] * len(labels)}), place)
+    with pytest.raises(KkaError, match="^oxford102: someone/flowers wants labels from 0 to 101, got 'tulip'"):
+        load("oxford102", source="someone/flowers")
 
 
 def test_oxford102_reads_the_packed_photographs(flowers: Path) -> None:

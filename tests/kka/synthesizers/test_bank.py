@@ -1,4 +1,5 @@
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from kka.records import Split, sha256
 from kka.synthesizers import create
 from kka.synthesizers.bank import Synthesizer as Bank
 from tests import standins
-from tests.conftest import png
+from tests.conftest import cached, png
 
 THINGS = ("fox", "maple tree", "red tractor", "clock")
 
@@ -95,6 +96,14 @@ def test_excluded_photographs_do_not_come_in_any_size(folder: Path) -> None:
         again = numbers(later.synthesize(["a fox"] * 5, [1, 2, 3, 4, 5]))
         assert not set(again) & set(numbers(first))
         assert sum(n < 5 for n in again) == 2
+
+
+def test_an_archive_comes_from_the_hub_too(folder: Path, hub_cache: Path) -> None:
+    shutil.copytree(folder, cached(hub_cache, "someone/things"), dirs_exist_ok=True)
+    made = Bank(archive="someone/things", image_size=8)
+    assert np.array_equal(made.synthesize(["a clock"], [0]), bank(folder).synthesize(["a clock"], [0]))
+    with pytest.raises(KkaError, match="^synthesize.options.archive: 'someone/nothing' is no folder here and could not be had"):
+        Bank(archive="someone/nothing")
 
 
 def test_a_text_that_shares_no_word_with_the_archive_takes_what_is_left(folder: Path) -> None:

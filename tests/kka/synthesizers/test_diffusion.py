@@ -1,4 +1,4 @@
-"""Pipelines of four families in small, from noise and from normal pictures."""
+"""Pipelines of six families in small, from noise and from normal pictures."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_every_family_draws_by_text_and_seed(family: str, models: dict[str, str]
     assert not np.array_equal(found[0], made.synthesize(["a blue gear"], [1])[0])
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
 def test_a_strength_begins_from_a_normal_picture(family: str, models: dict[str, str]) -> None:
     normals = photographs(3, np.random.default_rng(0))
     seeds = [int(np.flatnonzero([np.random.default_rng(s).integers(3) == i for s in range(50)])[0]) for i in range(3)]
