@@ -93,7 +93,7 @@ class World(ablation.World):
                 align.main(run)
             except KkaError as error:  # fallen apart, at an eighth of the way even: the next round goes on with the adapter before
                 print(error, file=sys.stderr)
-                shutil.copytree(run.path("data", run.previous, "adapter"), run.path("data", run.round, "adapter"))
+                shutil.copytree(run.path("data", run.previous, "adapter"), run.path("data", run.round, "adapter"), dirs_exist_ok=True)
         (root / "done").touch()
 
     def random(self, budget: int) -> Images:

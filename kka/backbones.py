@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def _pretrained(reference: str) -> nn.Module:
     logging.disable_progress_bar()
     try:
         processor, _ = ImageProcessingMixin.get_image_processor_dict(reference)
-        model, info = AutoModel.from_pretrained(reference, dtype=torch.float32, output_loading_info=True)
+        model, info = AutoModel.from_pretrained(expanduser(reference), dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise KkaError(
             f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got {_reason(error)}"

@@ -1,6 +1,7 @@
-"""Captions for pictures that have none, by an image-to-text model of transformers (BLIP, GIT, LLaVA, Qwen-VL and their like)."""
+"""Captions for pictures that have none, by an image-to-text model of transformers (BLIP, GIT, LLaVA and their like)."""
 
 from collections.abc import Iterator, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from kka.errors import KkaError
+from kka.images import rgb
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -35,9 +37,9 @@ def write_captions(model: str, files: Sequence[Path]) -> list[str]:
 def _load(model: str) -> tuple[Any, Any]:
     wanted = f"prepare.options.captioner: wanted an image-to-text model by Hugging Face id or path, got '{model}'"
     try:
-        processor = AutoProcessor.from_pretrained(model)
-        network, info = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        processor = AutoProcessor.from_pretrained(expanduser(model))
+        network, info = AutoModelForImageTextToText.from_pretrained(expanduser(model), dtype=torch.float32, output_loading_info=True)
+    except (ImportError, OSError, ValueError, KeyError, SafetensorError) as error:
         raise KkaError(f"{wanted} ({' '.join(str(error).split())[:160]})") from None
     if info["missing_keys"] or not hasattr(processor, "image_processor"):
         raise KkaError(f"{wanted}, which reads no pictures or lacks weights.")
@@ -50,7 +52,7 @@ def _pictures(files: Sequence[Path]) -> Iterator[list[Image.Image]]:
         for path in files[start : start + _BATCH]:
             with Image.open(path) as image:
                 image.draft(None, (_SIDE, _SIDE))
-                small = ImageOps.exif_transpose(image).convert("RGB")
+                small = rgb(ImageOps.exif_transpose(image))
                 small.thumbnail((_SIDE, _SIDE))
                 made.append(small)
         yield made
@@ -59,11 +61,13 @@ def _pictures(files: Sequence[Path]) -> Iterator[list[Image.Image]]:
 @torch.inference_mode()
 def _say(network: Any, processor: Any, pictures: list[Image.Image]) -> list[str]:
     more: dict[str, Any] = {}
+    images: list[Any] = list(pictures)
     if getattr(processor, "chat_template", None):
         turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}]
         processor.tokenizer.padding_side = "left"
         more = {"text": [processor.apply_chat_template(turn, add_generation_prompt=True)] * len(pictures), "padding": True}
-    inputs = processor(images=pictures, return_tensors="pt", **more).to(network.device)
+        images = [[p] for p in pictures]  # one for each text
+    inputs = processor(images=images, return_tensors="pt", **more).to(network.device)
     out = network.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
     if more:  # what it was asked stands before its answer
         out = out[:, inputs["input_ids"].shape[1] :]

@@ -95,10 +95,13 @@ def check(
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     config = read_config(Path("params.yaml"))
     splits = splits_of(config.prepare, config.seed)
-    for finding in findings(splits):
+    found = list(findings(splits))
+    for finding in found:
         typer.echo(str(finding))
     write_sheet(splits, sheet)
     typer.echo(f"wrote {sheet}: look at it")
+    if any(finding.mark == "fail" for finding in found):
+        raise KkaError("what is marked fail above must be mended before anything is trained.")
 
 
 @app.command()
@@ -113,7 +116,7 @@ def captions(out: Annotated[Path, typer.Argument(help="The file to write, one ca
 
     config = read_config(Path("params.yaml"))
     wanted, found = config.prepare, list(datasets.splits_of(config.prepare, config.seed).train.captions)
-    if datasets.has_archive(wanted.dataset):
+    if datasets.has_archive(wanted.dataset) and config.synthesize.synthesizer == "bank":
         found += datasets.archive(wanted.dataset, wanted.image_size, **wanted.options).captions
     lines = [line for caption in found for line in caption.splitlines()]
     write_text(out, "".join(f"{line}\n" for line in lines))

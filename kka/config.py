@@ -50,7 +50,7 @@ class Describe(Section):
 
     model: str = "kka/mini/lm"
     weights: Weights = Weights()
-    endpoint: str | None = None
+    endpoint: str | None = Field(None, pattern=r"^https?://[^/\s]+")
     instruction: str = "caption:"
     examples: int = Field(0, ge=0)
     count: int = Field(200, ge=1)

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +93,8 @@ class Writer:
             [{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True,
             enable_thinking=False,  # of templates that know it; a description needs none
         )  # fmt: skip
-        return str(text).removeprefix(self.tokenizer.bos_token or "")
+        added = self.tokenizer.convert_ids_to_tokens(self.tokenizer("").input_ids)  # by the tokenizer itself, before any text
+        return str(text).removeprefix("".join(added))
 
     def answer(self, text: str) -> str:
         """The text as the model would write it behind its prompt: after a space, or at the beginning of its turn in a chat."""
@@ -108,6 +110,7 @@ class Writer:
         out = self.model.generate(
             input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_processor=noise, do_sample=False, use_cache=True,
             max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, temperature=None, top_p=None, top_k=None,
+            repetition_penalty=1.0, no_repeat_ngram_size=0,  # of a model's own settings: what is sampled is what DPO trains
         )  # fmt: skip
         return [str(t) for t in self.tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)]
 
@@ -127,12 +130,20 @@ class Writer:
         with self.model.disable_adapter():
             return np.concatenate([self._least(heads[i : i + size], tails[i : i + size]) for i in range(0, len(heads), size)])
 
+    def _ends(self) -> list[int]:
+        """The tokens that end a text: a chat model may end its turn by another one than its tokenizer names."""
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        return sorted({self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
+
     def _least(self, heads: Sequence[list[int]], tails: Sequence[list[int]]) -> NDArray[np.float64]:
         rows = [torch.tensor(h + t) for h, t in zip(heads, tails, strict=True)]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.model.device)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(r), dtype=torch.long) for r in rows], batch_first=True).to(self.model.device)
         logs = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
         chosen = logs.gather(2, ids[:, 1:, None])[..., 0]
+        last = torch.tensor([len(r) - 2 for r in rows], device=ids.device)
+        row = torch.arange(len(rows), device=ids.device)
+        chosen[row, last] = logs[row, last][:, self._ends()].amax(1)
         place = torch.arange(ids.shape[1] - 1, device=ids.device)
         starts = torch.tensor([len(h) - 1 for h in heads], device=ids.device)[:, None]
         inside = (place >= starts) & (place < torch.tensor([len(r) - 1 for r in rows], device=ids.device)[:, None])
@@ -149,8 +160,8 @@ def _base(model: str, dtype: str = "float32", device_map: str | None = None, loa
     if device_map:
         how["device_map"] = device_map
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-        base, info = AutoModelForCausalLM.from_pretrained(model, output_loading_info=True, **how)
+        tokenizer = AutoTokenizer.from_pretrained(expanduser(model), padding_side="left")
+        base, info = AutoModelForCausalLM.from_pretrained(expanduser(model), output_loading_info=True, **how)
     except (OSError, ValueError, SafetensorError) as error:
         raise KkaError(f"{wanted}, got '{model}' ({str(error).splitlines()[0]})") from None
     if info["missing_keys"]:  # an encoder, say: the head that predicts words would be of random weights

@@ -97,6 +97,7 @@ def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:
         ("prepare", "dataset", data.get("source") if hub_has(config.prepare.dataset) else None),
         ("prepare", "model", data.get("captioner")),
         ("synthesize", "model", pictures.get("model")),
+        ("synthesize", "model", pictures.get("embedder")),
         ("synthesize", "dataset", pictures.get("archive")),
         ("detect", "model", None if ":" in backbone else backbone),
     ]
@@ -128,6 +129,7 @@ def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
     try:
         ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
         files = ask(reference, files_metadata=True, timeout=5).siblings or []
+        HfApi().auth_check(reference, repo_type=kind)  # what is gated tells about itself, but is not given
     except GatedRepoError:
         return Finding("fail", what, f"{where}: its owner wants to be asked first. Accept its terms on the hub, then `hf auth login`")
     except (RepositoryNotFoundError, HFValidationError):

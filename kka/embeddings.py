@@ -1,6 +1,7 @@
 """Vectors of texts, by a text model of transformers: its last hidden states averaged over each text's tokens, of length 1."""
 
 from collections.abc import Sequence
+from os.path import expanduser
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ class Embedder:
 
     def __init__(self, model: str) -> None:
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model)
-            network = AutoModel.from_pretrained(model, dtype=torch.float32)
+            self._tokenizer = AutoTokenizer.from_pretrained(expanduser(model))
+            network = AutoModel.from_pretrained(expanduser(model), dtype=torch.float32)
         except (OSError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:160]
             raise KkaError(f"embedder: wanted a text model by Hugging Face id or path, got '{model}' ({reason})") from None

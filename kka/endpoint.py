@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Endpoint:
                 reason = f"{error.code} {' '.join(error.read().decode(errors='replace').split())[:200]}"
                 if error.code not in _PASSING:
                     break
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            except (OSError, ValueError, KeyError, IndexError, TypeError, HTTPException) as error:
                 reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
             time.sleep(wait)
         raise KkaError(f"describe.endpoint: {self.url} wanted to be asked for a description by '{self.model}', got {reason}. Is it up?")

@@ -109,7 +109,7 @@ def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze:
 
     Arrays are uint8 or uint16, (h, w) or (h, w, 1 to 4). What is transparent becomes white. Raises KkaError for others.
     """
-    made = [np.asarray(_square(_rgb(_picture(image)), size, squeeze)) for image in images]
+    made = [np.asarray(_square(rgb(_picture(image)), size, squeeze)) for image in images]
     return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
 
 
@@ -199,7 +199,8 @@ def _picture(image: Image.Image | NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, 16 bits scaled to 8, white where it is transparent."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip instead of scale
         values = np.asarray(image).astype(np.int64)
         deep = image.mode != "I" or values.max() > 255

@@ -1,6 +1,7 @@
 """Parquet files as Hugging Face writes them: encoded pictures, {bytes, path} in one column, and what is said of them in another."""
 
 import io
+import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kka.errors import KkaError
+from kka.images import rgb
 
 
 def read(files: Sequence[Path], picture: str, beside: str) -> tuple[list[Any], list[Any]]:
@@ -36,6 +38,14 @@ def column(files: Sequence[Path], name: str, beside: str) -> list[Any]:
     return values
 
 
+def class_names(file: Path, column: str) -> list[str]:
+    """The names behind a column's numbers, as Hugging Face writes them into the file; none where it does not."""
+    import pyarrow.parquet as pq
+
+    about = json.loads((pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}"))
+    return list(about.get("info", {}).get("features", {}).get(column, {}).get("names", []))
+
+
 class Pictures:
     """The encoded pictures of many files, read a group of rows at a time, so that memory holds but a few groups."""
 
@@ -43,11 +53,11 @@ class Pictures:
         import pyarrow.parquet as pq
 
         self._column, self._parts, self._starts = column, [], [0]
-        for file in files:
-            opened = pq.ParquetFile(file, memory_map=True)
-            for group in range(opened.num_row_groups):
-                self._parts.append((file, opened, group))
-                self._starts.append(self._starts[-1] + opened.metadata.row_group(group).num_rows)
+        for file in files:  # none stays open: there may be more of them than a process may hold
+            about = pq.read_metadata(file)
+            for group in range(about.num_row_groups):
+                self._parts.append((file, group))
+                self._starts.append(self._starts[-1] + about.row_group(group).num_rows)
         self._group = lru_cache(maxsize=4)(self._read)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
@@ -56,8 +66,11 @@ class Pictures:
         return _pixels(str(self._parts[part][0]), row, self._group(part)[row - self._starts[part]].as_py())
 
     def _read(self, part: int) -> Any:
-        _, opened, group = self._parts[part]
-        return opened.read_row_group(group, columns=[self._column])[self._column]
+        import pyarrow.parquet as pq
+
+        file, group = self._parts[part]
+        with pq.ParquetFile(file, memory_map=True) as opened:
+            return opened.read_row_group(group, columns=[self._column])[self._column]
 
 
 def decode(where: str, pictures: Sequence[Any]) -> list[NDArray[np.uint8]]:
@@ -67,7 +80,7 @@ def decode(where: str, pictures: Sequence[Any]) -> list[NDArray[np.uint8]]:
 
 def _pixels(where: str, row: int, picture: Any) -> NDArray[np.uint8]:
     try:
-        return np.asarray(Image.open(io.BytesIO(picture["bytes"])).convert("RGB"))
+        return np.asarray(rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(picture["bytes"])))))
     except (UnidentifiedImageError, OSError, TypeError, KeyError):
         raise KkaError(
             f"{where}, row {row}: wanted an encoded picture under 'bytes', got none that can be read. Fetch the data again."

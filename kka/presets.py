@@ -60,7 +60,7 @@ def _change(name: str, changes: Sequence[str]) -> str:
         key, equals, value = change.partition("=")
         if not equals:
             raise KkaError(f"--set wants key=value, such as align.beta=0.5, got '{change}'.")
-        _set(document, key.split("."), _value(value, change), change)
+        _set(document, key.split("."), value, change)
     out = io.StringIO()
     editor.dump(document, out)
     return _spaced(out.getvalue())
@@ -104,18 +104,27 @@ def _lay_over(base: Any, document: Any) -> None:
             base.ca.items[key] = document.ca.items[key]
 
 
-def _value(text: str, change: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise KkaError(f"--set {change}: the value is not YAML.") from None
-
-
-def _set(document: Any, keys: Sequence[str], value: Any, change: str) -> None:
+def _set(document: Any, keys: Sequence[str], text: str, change: str) -> None:
     for key in keys[:-1]:
         document = document.get(key)
         if not isinstance(document, dict):
             raise KkaError(f"--set {change}: the preset has no section '{key}'.")
-    if isinstance(document.get(keys[-1]), str) and value is not None and not isinstance(value, str):
-        value = change.partition("=")[2]  # "caption:" and "{examples}" would be mappings in YAML
-    document[keys[-1]] = value
+    document[keys[-1]] = _value(text, change, document.get(keys[-1]))
+
+
+def _value(text: str, change: str, now: Any) -> Any:
+    """What the text says in YAML; where there is a text `now`, the text as it stands, unless it is quoted or null."""
+    if isinstance(now, str) and text not in ("null", "~") and text[:1] not in ("'", '"'):
+        return _in_one_line(text)
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise KkaError(f"--set {change}: the value is not YAML.") from None
+    return _in_one_line(found) if isinstance(found, str) else found
+
+
+def _in_one_line(text: str) -> Any:
+    """Quoted, a text of several lines keeps its blank ones."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    return DoubleQuotedScalarString(text) if "\n" in text else text

@@ -68,7 +68,7 @@ def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str
     """What only known anomalies can tell."""
     return {
         auroc: _fill("{auroc:.3f}", test) + _fill(" ±{auroc_std:.3f}", test, "") + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
-        group: f"{test['groups'][group]:.3f}",
+        f"AUROC {group}": f"{test['groups'][group]:.3f}",
         "FPR95": _fill("{fpr95:.3f}", test),
     }
 

@@ -22,7 +22,7 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 # A module imports from lower floors, or from its own package.
 FLOORS = (
     ("kka", "kka.errors", "kka.log"),
-    ("kka.records", "kka.config", "kka.registry", "kka.parquet"),
+    ("kka.records", "kka.config", "kka.registry"),
     (
         "kka.images",
         "kka.spectrum",
@@ -30,10 +30,10 @@ FLOORS = (
         "kka.confusion",
         "kka.presets",
         "kka.backbones",
-        "kka.captioner",
         "kka.embeddings",
         "kka.endpoint",
     ),
+    ("kka.captioner", "kka.parquet"),
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
     ("kka.training", "kka.evaluation", "kka.doctor"),

@@ -1,14 +1,12 @@
 """What the data sets on files share: pictures and their captions are found and read, repeats are left out, and a set is divided."""
 
-import csv
 import io
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +76,7 @@ def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float,
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             broken.append(f"{file.path} ({' '.join(str(error).split())[:60]})")
     if broken:
-        sentence = f"{who}: {len(broken)} of {len(files)} pictures cannot be read: {_some(broken)}"
+        sentence = f"{who}: {len(broken)} of {len(files)} pictures cannot be read: {some(broken)}"
         if len(broken) > unreadable_share * len(files):
             raise KkaError(f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share}).")
         _log.warning(sentence)
@@ -204,100 +202,5 @@ def hold_out(split: Split, rows: NDArray[np.int64], share: float, rng: np.random
     return chosen, np.setdiff1d(rows, chosen)
 
 
-def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequence[Path], default: str) -> list[File]:
-    """The files with their captions from `source`, or all with the `default` where it is None.
-
-    `source` is a csv (columns file and caption, several rows a picture make several captions), a json ({file: caption or captions},
-    or a list of {file, caption} or {file, captions}), or a folder with a .txt for each picture. A picture is named by its path
-    below one of the `roots`, or by its name where no other picture has it. Raises KkaError for a picture without a caption, or a
-    caption without one.
-    """
-    if source is None:
-        return [replace(f, caption=default) for f in files]
-    found = _captions(who, Path(source).expanduser())
-    bare = Counter(file.path.name for file in files)
-    made, used = [], set()
-    for file in files:
-        names = [n for n in _names(file.path, roots, bare[file.path.name] == 1) if n in found]
-        if not names:
-            raise KkaError(
-                f"{who}: captions {source} has none for {file.path}, by its path below {' or '.join(str(r) for r in roots)}, or by its"
-                " name where no other picture has it. Every picture wants one, or leave the option captions out."
-            )
-        used.add(names[0])
-        made.append(replace(file, caption=found[names[0]]))
-    if spare := sorted(set(found) - used):
-        raise KkaError(f"{who}: captions {source} has {len(spare)} for pictures that are not there: {_some(spare)}.")
-    return made
-
-
-def _names(path: Path, roots: Sequence[Path], bare: bool) -> Iterator[str]:
-    """What captions may call a picture, with and without its ending; by its `bare` name too where no other has it."""
-    for name in [*(path.relative_to(r) for r in roots if path.is_relative_to(r)), *([Path(path.name)] if bare else [])]:
-        yield name.as_posix()
-        yield name.with_suffix("").as_posix()
-
-
-def _captions(who: str, source: Path) -> dict[str, str]:
-    if source.is_dir():
-        texts = {p.relative_to(source).with_suffix("").as_posix(): text(p) for p in sorted(source.rglob("*.txt"))}
-    elif source.suffix == ".json" and source.is_file():
-        texts = _from_json(who, source)
-    elif source.suffix == ".csv" and source.is_file():
-        texts = {}
-        for row in table(who, source, ["file", "caption"]):
-            texts[row["file"]] = f"{texts[row['file']]}\n{row['caption']}" if row["file"] in texts else row["caption"]
-    else:
-        raise KkaError(f"{who}: captions wants a .csv, a .json or a folder of .txt files, got {source}, which is none of them.")
-    found = {name: lines(said) for name, said in texts.items()}
-    if empty := [name for name, said in found.items() if not said]:
-        raise KkaError(f"{who}: captions {source} has empty ones: {_some(empty)}.")
-    return found
-
-
-def _from_json(who: str, source: Path) -> dict[str, str]:
-    wanted = f"{who}: captions {source} wants {{file: caption}} or a list of {{file, caption}}"
-    try:
-        found: Any = json.loads(text(source))
-    except json.JSONDecodeError as error:
-        raise KkaError(f"{wanted}, got no JSON ({error}).") from None
-    if isinstance(found, list) and all(isinstance(row, dict) and "file" in row for row in found):
-        found = {row["file"]: row.get("captions", row.get("caption")) for row in found}
-    said = {k: "\n".join(v) if isinstance(v, list) and all(isinstance(s, str) for s in v) else v for k, v in dict(found).items()} \
-        if isinstance(found, dict) else {}  # fmt: skip
-    if not said or not all(isinstance(v, str) for v in said.values()):
-        raise KkaError(f"{wanted}, each caption a string or a list of strings, got others.")
-    return said
-
-
-def lines(caption: str) -> str:
-    """Captions a line each, without blank ones, and without a blank before a closing stop, as UCM-Captions have it."""
-    cut = (" ".join(line.split()).replace(" .", ".") for line in caption.splitlines())
-    return "\n".join(line for line in cut if line)
-
-
-def text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a mark at its head. Raises KkaError for other bytes."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise KkaError(f"{path}: wanted UTF-8 text, got other bytes. Save it as UTF-8.") from None
-
-
-def table(who: str, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a csv with a head. Raises KkaError for a missing column, or a row of another length."""
-    if not path.is_file():
-        raise KkaError(f"{who}: wanted a csv file, got {path}, which is none. Its path is relative to where params.yaml stands.")
-    reader = csv.DictReader(text(path).splitlines())
-    lacking = [c for c in columns if c not in (reader.fieldnames or [])]
-    if lacking:
-        raise KkaError(f"{who}: {path} wants the column {lacking[0]}, got {', '.join(reader.fieldnames or ['nothing'])}.")
-    rows: list[Mapping[Any, Any]] = list(reader)
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise KkaError(f"{who}: {path}, line {number}: wanted {len(reader.fieldnames or [])} cells, got more or fewer.")
-    return [{k: v.strip() for k, v in row.items()} for row in rows]
-
-
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")

@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub: their parquet files, fetched once into its cache."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ _CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet files
 
 
 def files(who: str, source: str, part: str = "") -> list[Path]:
-    """The parquet files whose name, or whose folder's, begins with `part`. Raises KkaError where they cannot be had."""
+    """The parquet files of a part, such as train: data/train-00000-of-00001.parquet, or default/train/0000.parquet; without one
+    all. Raises KkaError where they cannot be had, or belong to several configurations of the data set."""
     from huggingface_hub import snapshot_download
 
     reason = "it has no such parquet files"
@@ -20,12 +22,18 @@ def files(who: str, source: str, part: str = "") -> list[Path]:
         except Exception as error:  # each of the hub's many ways to fail means the same to the user
             reason = " ".join(str(error).split())[:200] if revision is None else reason
             continue
-        if found := [p for p in sorted(root.rglob("*.parquet")) if part in ("", p.name[: len(part)], p.parent.name[: len(part)])]:
-            return found
+        if found := [p for p in sorted(root.rglob("*.parquet")) if part in ("", re.split(r"[-.]", p.name)[0], p.parent.name)]:
+            return _of_one_configuration(who, source, root, found)
     raise KkaError(
         f"{who}: '{source}' is no folder here and could not be had from the Hugging Face hub ({reason})."
         " Go online once, or name a folder that holds its files."
     )
+
+
+def _of_one_configuration(who: str, source: str, root: Path, found: list[Path]) -> list[Path]:
+    if len(kinds := sorted({p.relative_to(root).parts[0] for p in found if p.parent != root})) > 1:
+        raise KkaError(f"{who}: '{source}' holds several data sets ({', '.join(kinds[:3])}). Fetch one, and name its folder.")
+    return found
 
 
 def read(who: str, source: str, part: str, picture: str, beside: str) -> tuple[list[Any], list[Any]]:

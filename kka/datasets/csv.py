@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.datasets import _files
+from kka.datasets import _captions, _files
 from kka.datasets._files import File, Levels, Share
 from kka.errors import KkaError
 from kka.records import Splits
@@ -37,7 +37,7 @@ def load(
     stays, of the test split sooner than of another. Raises KkaError for a row that does not fit.
     """
     path = Path(source).expanduser()
-    rows = _files.table("csv", path, ["file"])
+    rows = _captions.table("csv", path, ["file"], ["label", "caption", "group", "part"])
     files, parts = _merged(path, rows, caption)
     # what is tested comes first, so that it is the others that lose what they share with it
     order = sorted(range(len(files)), key=lambda i: -PARTS.index(parts[i]) if parts[i] else 0)
@@ -60,7 +60,7 @@ def _merged(path: Path, rows: Sequence[dict[str, str]], caption: str) -> tuple[l
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, where = row["file"], f"csv: {path}, line {number}"
-        label, said, part = _label(where, row.get("label", "normal")), _files.lines(row.get("caption", "")), row.get("part", "")
+        label, said, part = _label(where, row.get("label", "normal")), _captions.lines(row.get("caption", "")), row.get("part", "")
         if part not in ("", *PARTS):
             raise KkaError(f"{where}: part wants {', '.join(PARTS)}, got '{part}'.{suggestion(part, list(PARTS))}")
         group = row.get("group", "") or ("anomaly" if label else "normal")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kka.datasets import _files
+from kka.datasets import _captions, _files
 from kka.datasets._files import File, Levels, Share
 from kka.errors import KkaError
 from kka.records import Splits
@@ -43,7 +43,7 @@ def load(
         raise KkaError(f"mvtec: {source} has no category '{category}'.{hint}")
     files = [*_tested(root), *(File(p, 0, "good") for p in _files.pictures("mvtec", _good(root / "train")))]
     said = caption or f"a photo of a {category.replace('_', ' ')}"
-    files = _files.captioned("mvtec", files, captions, [root, root.parent], said)
+    files = _captions.captioned("mvtec", files, captions, [root], said)
     split, paths = _files.read("mvtec", files, image_size, unreadable_share=unreadable_share, squeeze=squeeze)
     kept = _files.first_ones("mvtec", split, paths, near_duplicates)
     split, paths = split.take(kept), [paths[i] for i in kept]

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.datasets import _files, _hub
+from kka import parquet
+from kka.datasets import _captions, _files, _hub
 from kka.datasets._files import File, Levels, Share
 from kka.errors import KkaError
 from kka.records import Splits
@@ -35,9 +36,10 @@ def load(
     """The species `normal` (1 to 102, as imagelabels.mat counts them) against all others; groups are "species 26" and so on.
 
     `source` is a folder with imagelabels.mat and jpg/ or 102flowers.tgz, or a Hugging Face id whose columns are image and label
-    (counted from 0). `captions` is a folder of .txt files named as the pictures (Reed's text_c10), ten lines each; without it
-    every picture is said to be `caption`. Divided at random as the data set folder is; with the protocol "official" the
-    test split is that of setid.mat, whose training species have no more than 20 pictures each. Raises KkaError for what is missing.
+    (from 0, or by names that are numbers). `captions` is a folder of .txt files named as the pictures (Reed's text_c10), ten
+    lines each; without it every picture is said to be `caption`. Divided at random as the data set folder is; with the protocol
+    "official" the test split is that of setid.mat, whose training species have no more than 20 pictures each. Raises KkaError for
+    what is missing.
     """
     if wrong := [n for n in normal if not 1 <= n <= SPECIES]:
         raise KkaError(f"oxford102: normal wants species from 1 to {SPECIES}, got {wrong[0]}.")
@@ -66,7 +68,10 @@ def _captioned(files: Sequence[File], captions: str | None, default: str) -> lis
     for file in files:
         if file.path.stem not in texts:
             raise KkaError(f"oxford102: captions {captions} has no {file.path.stem}.txt, nor has a folder in it.")
-    return [replace(f, caption=_files.lines(_files.text(texts[f.path.stem]))) for f in files]
+    made = [replace(f, caption=_captions.lines(_captions.text(texts[f.path.stem]))) for f in files]
+    if empty := [f.path.stem for f in made if not f.caption]:
+        raise KkaError(f"oxford102: captions {captions} says nothing in {empty[0]}.txt.")
+    return made
 
 
 def _from_folder(root: Path) -> Iterator[File]:
@@ -95,10 +100,14 @@ def _unpacked(archive: Path) -> Iterator[tuple[Path, bytes | None]]:
 
 
 def _from_hub(source: str) -> list[File]:
-    pictures, labels = _hub.read("oxford102", source, "", "image", "label")
+    files = _hub.files("oxford102", source)
+    pictures, labels = parquet.read(files, "image", "label")
     if wrong := [n for n in labels if not isinstance(n, int) or not 0 <= n < SPECIES]:
         raise KkaError(f"oxford102: {source} wants labels from 0 to {SPECIES - 1}, got {wrong[0]!r}. Name another source.")
-    return [File(Path(_name(i)), int(n) + 1, "", data=p["bytes"]) for i, (p, n) in enumerate(zip(pictures, labels, strict=True), start=1)]
+    # sorted as texts, the names of classes are 1, 10, 100 and so on
+    species = [int(n) if n.isdigit() else i for i, n in enumerate(parquet.class_names(files[0], "label"), start=1)] or range(1, SPECIES + 1)
+    names = [Path(p["path"] or _name(i)) for i, p in enumerate(pictures, start=1)]
+    return [File(name, species[n], "", data=p["bytes"]) for name, p, n in zip(names, pictures, labels, strict=True)]
 
 
 def _name(number: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kka.datasets import _files
+from kka.datasets import _captions, _files
 from kka.datasets._files import File, Levels, Share
 from kka.errors import KkaError
 from kka.records import Splits
@@ -46,7 +46,7 @@ def load(
             raise KkaError(f"ucm: {source} has no class folder '{name}' for normal.{suggestion(name, classes)}")
     if not set(classes) - set(normal):
         raise KkaError(f"ucm: normal holds every class folder of {source}; leave some out, which are the anomalies.")
-    said = None if captions is None else _captions(Path(captions).expanduser())
+    said = None if captions is None else _captions_of(Path(captions).expanduser())
     files = [
         File(p, int(name not in normal), name, _caption(p, name, said)) for name in classes for p in _files.pictures("ucm", root / name)
     ]
@@ -58,19 +58,19 @@ def load(
 def _caption(path: Path, name: str, said: dict[str, str] | None) -> str:
     if said is None:
         return f"an aerial photo of a {name}"
-    if path.stem not in said:
+    if not said.get(path.stem):
         raise KkaError(f"ucm: captions has none for {path.name}. Is it the file of this data set?")
     return said[path.stem]
 
 
-def _captions(source: Path) -> dict[str, str]:
+def _captions_of(source: Path) -> dict[str, str]:
     """The captions by the picture's name without its ending, agricultural00 and so on."""
     if not source.is_file():
         raise KkaError(f"ucm: captions wants the json of UCM-Captions, got {source}, which is no file.")
     try:
-        found: Any = json.loads(_files.text(source))
+        found: Any = json.loads(_captions.text(source))
         rows = found["images"] if isinstance(found, dict) else found
-        return {_stem(row): _files.lines("\n".join(_sentences(row))) for row in rows}
+        return {_stem(row): _captions.lines("\n".join(_sentences(row))) for row in rows}
     except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise KkaError(
             f"ucm: captions {source} wants {{images: [{{filename, sentences}}]}} or [{{ucm_file, captions}}], got others ({error!r:.80})."

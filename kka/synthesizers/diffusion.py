@@ -1,8 +1,10 @@
 """Any diffusers text-to-image pipeline, by Hugging Face id or path; from noise, or from a normal picture."""
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,7 +40,7 @@ class Synthesizer:
     guidance: Annotated[float, Field(ge=0)] = 3.0
     negative_prompt: str | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
-    side: Annotated[int, Field(ge=8)] | None = None
+    side: Annotated[int, Field(ge=8, multiple_of=8)] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     offload: Literal["model", "sequential"] | None = None
     compile: bool = False
@@ -48,10 +50,12 @@ class Synthesizer:
     files: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        found = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(self.model).rglob("*")) if p.is_file()]
+        found = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(self.model).expanduser().rglob("*")) if p.is_file()]
         self.files = hashlib.sha256(repr(found).encode()).hexdigest()
         if self.strength is not None and self.normals is not None:
             self.starts_from = sha256(self.normals)
+        if self.strength is not None and self.steps * self.strength < 1:
+            raise KkaError(f"synthesize.options: steps {self.steps} times strength {self.strength} leaves no step. Raise either.")
         self._pipe: Any = self._open()
 
     def _open(self) -> Any:
@@ -60,7 +64,7 @@ class Synthesizer:
 
         door = AutoPipelineForText2Image if self.strength is None else AutoPipelineForImage2Image
         try:
-            pipe = door.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
+            pipe = door.from_pretrained(expanduser(self.model), dtype=getattr(torch, self.dtype))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             wanted = "synthesize.options.model: wanted a text-to-image pipeline by Hugging Face id or path"
@@ -76,6 +80,8 @@ class Synthesizer:
             pipe.enable_sequential_cpu_offload()
         else:
             pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        if self.negative_prompt and not self._takes("negative_prompt", pipe):
+            raise KkaError(f"synthesize.options.negative_prompt: {self.model} takes none. Leave it out.")
         if self.compile:
             _network(pipe).compile()
         return pipe
@@ -83,9 +89,9 @@ class Synthesizer:
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image for each text, its noise (and its normal picture) from its own seed; uint8 (n, h, w, 3)."""
         more: dict[str, Any] = {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
-        if self.side:
-            more |= {} if self.strength is not None else {"height": self.side, "width": self.side}
-        if self.negative_prompt:  # not every pipeline takes one
+        if self.side and self._takes("height"):  # else pictures are drawn in the size of those that they begin as
+            more |= {"height": self.side, "width": self.side}
+        if self.negative_prompt:
             more["negative_prompt"] = [self.negative_prompt] * len(texts)
         with torch.inference_mode():
             out = self._pipe(
@@ -95,6 +101,9 @@ class Synthesizer:
         if not np.isfinite(out.images).all():
             raise KkaError(f"synthesize.options.dtype: {self.model} lost itself in {self.dtype}. Set it to bfloat16 or float32.")
         return np.asarray((out.images * 255).round(), dtype=np.uint8)
+
+    def _takes(self, name: str, pipe: Any = None) -> bool:
+        return name in inspect.signature((pipe or self._pipe).__call__).parameters
 
     def _starts(self, seeds: Sequence[int]) -> NDArray[np.float32]:
         """The normal pictures that the seeds choose, in the size that the pipeline draws, float (n, h, w, 3) in 0 to 1."""

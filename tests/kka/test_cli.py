@@ -70,6 +70,8 @@ def test_captions_are_those_of_normal_and_archive(project: Path, cifar100_folder
     _, held_out = cifar100.divide(cifar100.FURNITURE, 45, 0)
     said = " ".join(written)
     assert not [h for h in held_out if re.search(rf"\b{h.replace('_', ' ')}\b", said)]
+    presets.write("cifar100", project / "params.yaml", changes, force=True)
+    assert run(app, ["captions", "models/captions.txt"]).stdout == "wrote 30 captions to models/captions.txt\n"
     assert "wardrobe" in said and all(g.replace("_", " ") in said for g in archive.groups)
 
 

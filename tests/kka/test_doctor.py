@@ -106,6 +106,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 
         monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
+        monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", lambda *_, **__: None)
 
     says({"config.json": 1000, "model.safetensors": 3_000_000_000, "pytorch_model.bin": 3_000_000_000})
     return says
@@ -133,6 +134,21 @@ def test_the_hub_says_what_will_be_fetched_or_that_it_cannot_be(hub: Any, cache:
     assert (found.mark, said in found.detail) == (mark, True), found
 
 
+def test_what_is_gated_tells_about_itself_but_is_not_given(hub: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise refusal(GatedRepoError)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", refuse)
+    found = reachable("describe", "model", "some/other", cache, offline=False)
+    assert found.mark == "fail" and "its owner wants to be asked first" in found.detail
+
+
+def test_every_model_of_the_config_is_looked_for() -> None:
+    raw = presets.config("cifar100-bank").model_dump()
+    raw["synthesize"]["options"]["embedder"] = "some/embedder"
+    assert ("synthesize", "model", "some/embedder") in list(doctor.needs(check_config(raw)))
+
+
 def test_a_run_that_cannot_end_does_not_begin(cache: Path, capsys: pytest.CaptureFixture[str], hub: Any) -> None:
     raw = presets.config("oxford102").model_dump()
     raw["describe"]["model"], raw["prepare"]["options"]["captions"] = "some/model", None
@@ -141,6 +157,10 @@ def test_a_run_that_cannot_end_does_not_begin(cache: Path, capsys: pytest.Captur
         doctor.preflight(check_config(raw), cache)
     assert len(str(error.value).splitlines()) == 1
     raw["prepare"]["options"]["source"] = "some/flowers"
+    raw["synthesize"]["options"]["strength"] = 7
+    with pytest.raises(KkaError, match="^synthesize: synthesize: diffusion: strength wants less than or equal to 1, got 7"):
+        doctor.preflight(check_config(raw), cache)
+    raw["synthesize"]["options"]["strength"] = 0.7
     doctor.preflight(check_config(raw), cache)
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["prepare", "synthesize", "detect"]
 

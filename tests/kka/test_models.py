@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import BertConfig, BertModel
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from kka import endpoint
 from kka.alignment import align
@@ -44,6 +45,35 @@ def test_a_chat_model_is_asked_by_its_template_and_answers_by_its_seed(kind: str
     assert len(set(together)) == 3 and together[1:] == [*made.describe(ASKED[1:], [2, 3], **say)]
     likelihoods = made.likelihoods(ASKED, CAPTIONS + ["x"])
     assert (likelihoods < 0).all() and np.allclose(likelihoods[:1], made.likelihoods(ASKED[:1], CAPTIONS[:1]), atol=1e-4)
+
+
+def test_what_the_tokenizer_adds_by_itself_stands_there_once(tmp_path: Path) -> None:
+    """As GLM-4's does, whose template writes [gMASK]<sop> too."""
+    model = standins.language_model(tmp_path / "model", "glm", CAPTIONS)
+    words = PreTrainedTokenizerFast.from_pretrained(model)
+    words.add_special_tokens({"additional_special_tokens": ["[gMASK]", "<sop>"]})
+    head = [(t, words.convert_tokens_to_ids(t)) for t in ("[gMASK]", "<sop>")]
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="[gMASK] <sop> $A", special_tokens=head)
+    words.chat_template = "[gMASK]<sop>" + standins.CHAT
+    network = AutoModelForCausalLM.from_pretrained(model)
+    network.resize_token_embeddings(len(words))
+    network.save_pretrained(model), words.save_pretrained(model)
+    blank_adapter(model, tmp_path / "adapter", **LORA)
+    made = Writer.load(model, tmp_path / "adapter")
+    ids = made.tokenizer(made.prompt("Write.")).input_ids
+    assert made.tokenizer.convert_ids_to_tokens(ids)[:3] == ["[gMASK]", "<sop>", "<|user|>"]
+
+
+def test_a_models_own_settings_of_sampling_change_nothing_and_its_own_ends_count(tmp_path: Path) -> None:
+    made = writer(tmp_path, "qwen2")
+    say = {"temperature": 1.0, "max_new_tokens": 12}
+    before, unlikely = made.describe(ASKED, [1, 2, 3], **say), made.likelihoods(ASKED, CAPTIONS + ["x"])
+    made.model.generation_config.repetition_penalty = 100.0
+    assert made.describe(ASKED, [1, 2, 3], **say) == before
+    every = list(range(made.model.config.vocab_size))  # whatever comes ends the text: only its words are left to be unlikely
+    made.model.generation_config.eos_token_id = every
+    found = made.likelihoods(ASKED, CAPTIONS + ["x"])
+    assert (found >= unlikely - 1e-6).all() and (found[2] > unlikely[2] or np.isclose(found[2], unlikely[2]))
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [*((kind, "float32") for kind in standins.LANGUAGE_MODELS), ("qwen2", "bfloat16")])
@@ -170,5 +200,7 @@ def test_a_server_gets_another_chance_where_it_may_do_better(server: str) -> Non
     with pytest.raises(KkaError, match=f'^describe.endpoint: {server} .* by \'big\', got 404 {{"error": "no such model"}}'):
         Endpoint(server, "big").describe(["fail 404"], [0], temperature=1.0, max_new_tokens=9)
     assert Server.failures["fail 404"] == 1
+    with pytest.raises(KkaError, match="got InvalidURL .*. Is it up"):
+        Endpoint("http://localhost:port/v1", "big").describe(["p"], [0], temperature=1.0, max_new_tokens=9)
     with pytest.raises(KkaError, match="got URLError .*refused.*. Is it up"):
         Endpoint("http://127.0.0.1:9/v1", "big").describe(["p"], [0], temperature=1.0, max_new_tokens=9)

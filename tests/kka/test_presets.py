@@ -93,6 +93,12 @@ def test_wrong_changes_are_one_sentence(change: str, said: str) -> None:
         presets.text("blossom", [change])
 
 
+def test_texts_of_several_lines_keep_their_blank_ones() -> None:
+    said = "Write.\n\n{examples}\nOne: a fault #3."
+    found = yaml.safe_load(presets.text("folder", [f"describe.instruction={said}", "prepare.options.caption=gear #3"]))
+    assert found["describe"]["instruction"] == said and found["prepare"]["options"]["caption"] == "gear #3"
+
+
 def test_write_keeps_what_somebody_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     presets.write("blossom", path)

@@ -37,7 +37,7 @@ def test_the_group_that_round_zero_finds_hardest_is_followed() -> None:
     for found, wanted in (("far", "far"), ("of the validation split alone", "near")):
         assert hardest_group(ROWS[0] | {"evaluate": ROWS[0]["evaluate"] | {"hardest_group": found}}) == wanted
     header = rounds_table(ROWS, 0.95).splitlines()[0]
-    assert "AUROC (95%)" in header and " near " in header
+    assert "AUROC (95%)" in header and " AUROC near " in header
 
 
 def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -> None:
@@ -51,7 +51,14 @@ def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -
         "0.875 (0.500-0.900)",
     )
     assert (one["images"], one["hard share"], one["refused"], one["distance"]) == ("40", "0.25 of 0.30", "3+1+0", "2.50")
-    assert (one["near"], one["hard now"], one["hard r0"], one["readable"]) == ("0.875", "0.12", "0.50", "98%")
+    assert (one["AUROC near"], one["hard now"], one["hard r0"], one["readable"]) == ("0.875", "0.12", "0.50", "98%")
+
+
+def test_a_group_that_is_called_like_a_column_keeps_its_own() -> None:
+    test = ROWS[0]["evaluate"] | {"groups": {"gap": 0.25}, "hardest_group": "gap", "controls_auroc": 0.625}
+    head, _, cells = rounds_table([ROWS[0] | {"evaluate": test}], 0.95).splitlines()
+    found = dict(zip(head.replace(" ", "").split("|"), cells.replace(" ", "").split("|"), strict=True))
+    assert (found["AUROCgap"], found["gap"]) == ("0.250", "0.625")
 
 
 def test_a_last_round_that_is_worse_is_said(tmp_path: Path) -> None:

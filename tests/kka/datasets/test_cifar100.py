@@ -153,6 +153,19 @@ def test_the_hub_gives_what_the_folder_gives(cifar100_folder: Path, hub_cache: P
     assert hashes(load(Path(), source="uoft-cs/cifar100").train) == hashes(load(cifar100_folder).train)
 
 
+def test_only_the_part_that_is_asked_for_is_read(cifar100_folder: Path, hub_cache: Path) -> None:
+    place = cached(hub_cache, "uoft-cs/cifar100") / "cifar100"
+    place.mkdir()
+    for part in ("train", "test"):
+        shutil.copy(cifar100_folder / f"{part}.parquet", place / f"{part}-00000-of-00001.parquet")
+    (place / "train_more-00000-of-00001.parquet").write_bytes(b"")
+    assert hashes(load(Path(), source="uoft-cs/cifar100").train) == hashes(load(cifar100_folder).train)
+    (place.parent / "other").mkdir()
+    shutil.copy(cifar100_folder / "train.parquet", place.parent / "other")
+    with pytest.raises(KkaError, match="^cifar100: 'uoft-cs/cifar100' holds several data sets \\(cifar100, other\\)"):
+        load(Path(), source="uoft-cs/cifar100")
+
+
 def test_broken_files_are_one_sentence(cifar100_folder: Path, tmp_path: Path) -> None:
     shutil.copy(cifar100_folder / "test.parquet", tmp_path)
     whole = (cifar100_folder / "train.parquet").read_bytes()

@@ -204,11 +204,39 @@ def test_captions_come_in_four_forms(tmp_path: Path, write: Write, form: Callabl
     assert sorted(said) == sorted(f"gear {i}\na second look" for i in range(20))
 
 
-def test_a_caption_by_a_bare_name_is_nobody_elses(tmp_path: Path, write: Write) -> None:
-    write("good", 20), write("bad/hole", 1)
+def test_a_caption_is_of_one_picture(tmp_path: Path, write: Write) -> None:
+    write("good", 20), write("bad", 1), write("bad/hole", 1)
+    where = {"normal": tmp_path / "good", "anomalies": tmp_path / "bad", "captions": tmp_path / "captions.csv", "validation": 0.0}
     (tmp_path / "captions.csv").write_text("file,caption\n" + "".join(f"{i}.png,a gear\n" for i in range(20)))
-    with pytest.raises(KkaError, match="has none for .*bad/hole/0.png, by its path below"):
-        load("folder", normal=tmp_path / "good", anomalies=tmp_path / "bad", captions=tmp_path / "captions.csv")
+    with pytest.raises(KkaError, match="captions .* has '0.png', which is .*good/0.png and another one. Write 'good/0.png'."):
+        load("folder", **where)
+    (tmp_path / "captions.csv").write_text("file,caption\nbad/0.png,a rusty gear\n" + "".join(f"good/{i}.png,a gear\n" for i in range(20)))
+    splits = load("folder", **where)
+    assert {c for s in parts(splits).values() for c, label in zip(s.captions, s.labels, strict=True) if not label} == {"a gear"}
+    assert sorted(c for c, label in zip(splits.test.captions, splits.test.labels, strict=True) if label) == [
+        "a photo of a part",
+        "a rusty gear",
+    ]
+
+
+def test_rows_of_a_json_and_lines_of_a_cell_are_kept(tmp_path: Path, write: Write) -> None:
+    names = [p.name for p in write("good", 20)]
+    rows = [{"file": n, "caption": said} for n in names for said in ("a gear", "a wheel")]
+    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    (tmp_path / "captions.csv").write_text("file, caption\n" + "".join(f'{n}, "a gear\na wheel"\n' for n in names))
+    for name in ("captions.json", "captions.csv"):
+        assert set(load("folder", normal=tmp_path / "good", captions=tmp_path / name).train.captions) == {"a gear\na wheel"}
+
+
+def test_a_label_by_another_name_is_not_passed_over(tmp_path: Path, write: Write) -> None:
+    rows = [f"good/{p.name},0" for p in write("good", 40)] + [f"bad/{p.name},1" for p in write("bad", 10)]
+    (tmp_path / "all.csv").write_text("\n".join(["file,Label", *rows]))
+    with pytest.raises(
+        KkaError, match="^csv: .*all.csv has the unknown column 'Label'. Did you mean 'label'\\? Rename it or leave it out."
+    ):
+        load("csv", source=tmp_path / "all.csv")
+    (tmp_path / "all.csv").write_text("\n".join(["file , label", *rows]))
+    assert sum(n for _, n in counts(load("csv", source=tmp_path / "all.csv"))) == 10
 
 
 @pytest.mark.parametrize(
@@ -220,7 +248,8 @@ def test_a_caption_by_a_bare_name_is_nobody_elses(tmp_path: Path, write: Write) 
         ({"anomalies": "good/0.png"}, "folder: anomalies wants a folder, got good/0.png, which is a file."),
         ({"captions": "absent.csv"}, "folder: captions wants a .csv, a .json or a folder of .txt files, got absent.csv"),
         ({"captions": "one.csv"}, "folder: captions one.csv has none for good/1.png, by its path below good, or by its name"),
-        ({"anomalies": "good"}, "folder: normal and anomalies are one folder, good."),
+        ({"anomalies": "good"}, "folder: normal, good, is or lies in anomalies, good. Give the anomalies"),
+        ({"normal": "good", "anomalies": "."}, "folder: normal, good, is or lies in anomalies, \\.. Give the anomalies"),
         ({"captions": "spare.csv"}, "folder: captions spare.csv has 1 for pictures that are not there: 99.png."),
         ({"captions": "head.csv"}, "folder: head.csv wants the column caption, got file, text."),
         ({"captions": "cells.csv"}, "folder: cells.csv, line 2: wanted 2 cells, got more or fewer."),
@@ -424,12 +453,29 @@ def test_oxford102_comes_from_the_hub(flowers: Path, hub_cache: Path) -> None:
     found, folder = load("oxford102", source="someone/flowers"), load("oxford102", source=flowers)
     for name, split in parts(found).items():
         assert np.array_equal(split.images, parts(folder)[name].images) and split.groups == parts(folder)[name].groups
+    named = [str(n) for n in sorted(range(1, 103), key=str)]  # as a folder of a class each sorts
+    about = {b"huggingface": json.dumps({"info": {"features": {"label": {"names": named}}}}).encode()}
+    own = [{"bytes": p["bytes"], "path": f"image_{i:05d}.jpg"} for i, p in enumerate(pictures, start=1)]
+    table = pa.table({"image": own, "label": [named.index(str(n)) for n in labels]}).replace_schema_metadata(about)
+    pq.write_table(table.take(list(range(len(own)))[::-1]), place)
+    found = load("oxford102", source="someone/flowers", captions=flowers / "text_c10")
+    assert counts(found) == counts(folder) and all(c.startswith("flower ") and "species 26" in c for c in found.train.captions)
     pq.write_table(pa.table({"image": pictures, "label": labels}).slice(0, 0), place)
     with pytest.raises(KkaError, match="^oxford102: "):
         load("oxford102", source="someone/flowers")
     pq.write_table(pa.table({"image": pictures, "label": ["tulip"] * len(labels)}), place)
     with pytest.raises(KkaError, match="^oxford102: someone/flowers wants labels from 0 to 101, got 'tulip'"):
         load("oxford102", source="someone/flowers")
+
+
+def test_captions_that_say_nothing_are_refused(flowers: Path, land: Path, tmp_path: Path) -> None:
+    next((flowers / "text_c10").rglob("*.txt")).write_text(" \n")
+    with pytest.raises(KkaError, match="^oxford102: captions .* says nothing in image_"):
+        load("oxford102", source=flowers, captions=flowers / "text_c10")
+    rows = [{"ucm_file": f"{p.stem}.tif", "captions": []} for p in land.rglob("*.*")]
+    (tmp_path / "empty.json").write_text(json.dumps(rows))
+    with pytest.raises(KkaError, match="^ucm: captions has none for "):
+        load("ucm", source=land, captions=tmp_path / "empty.json")
 
 
 def test_oxford102_reads_the_packed_photographs(flowers: Path) -> None:

@@ -98,6 +98,14 @@ def test_excluded_photographs_do_not_come_in_any_size(folder: Path) -> None:
         assert sum(n < 5 for n in again) == 2
 
 
+def test_photographs_are_prepared_like_all_others(tmp_path: Path) -> None:
+    """What is transparent is white, as in a data set of files."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(buffer, format="PNG")
+    write(tmp_path / "archive" / "a.parquet", {"image": [{"bytes": buffer.getvalue(), "path": None}], "caption": ["nothing"]})
+    assert (bank(tmp_path / "archive").synthesize(["nothing"], [0]) == 255).all()
+
+
 def test_an_archive_comes_from_the_hub_too(folder: Path, hub_cache: Path) -> None:
     shutil.copytree(folder, cached(hub_cache, "someone/things"), dirs_exist_ok=True)
     made = Bank(archive="someone/things", image_size=8)

@@ -42,6 +42,13 @@ def test_a_strength_begins_from_a_normal_picture(family: str, models: dict[str, 
         Synthesizer(model=models[family], steps=2, strength=0.5).synthesize(TEXTS, [1, 2, 3])
 
 
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_pictures_that_begin_as_normal_ones_have_the_side_that_is_asked_for(family: str, models: dict[str, str]) -> None:
+    normals = photographs(3, np.random.default_rng(0))
+    made = Synthesizer(model=models[family], steps=2, strength=0.5, side=48, normals=normals)
+    assert made.synthesize(TEXTS, [1, 2, 3]).shape == (3, 48, 48, 3)
+
+
 def test_options_reach_the_pipeline(models: dict[str, str]) -> None:
     half = Synthesizer(model=models["sd"], steps=2, dtype="bfloat16", side=64, negative_prompt="blurred")
     assert half._pipe.unet.dtype == torch.bfloat16
@@ -59,6 +66,8 @@ def test_mistakes_are_one_sentence(models: dict[str, str], tmp_path: Path, monke
         Synthesizer(model=models["pixart"], strength=0.5)  # there is none of that family that begins from pictures
     with pytest.raises(KkaError, match="^synthesize.options.offload: wanted a GPU to keep weights out of, got none"):
         Synthesizer(model=models["sd"], offload="model")
+    with pytest.raises(KkaError, match="^synthesize.options: steps 8 times strength 0.1 leaves no step. Raise either."):
+        Synthesizer(model=models["sd"], strength=0.1)
     made = Synthesizer(model=models["sd"], steps=2)
     with torch.no_grad():
         made._pipe.vae.decoder.conv_out.weight.fill_(float("nan"))
