@@ -123,6 +123,17 @@ def captions(out: Annotated[Path, typer.Argument(help="The file to write, one ca
     typer.echo(f"wrote {len(lines)} captions to {out}")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def tune(ctx: typer.Context) -> None:
+    """Run a study of Optuna as params.yaml's section tune says, or go on with it. `kka tune --apply` writes its winner."""
+    import os
+    import sys
+
+    if not Path("pipelines", "tune.py").is_file():
+        raise KkaError("tune wants the project's folder, which has pipelines/tune.py. Go there.")
+    os.execv(sys.executable, [sys.executable, "-m", "pipelines.tune", *ctx.args])
+
+
 def main() -> None:
     """The console script."""
     app()

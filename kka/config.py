@@ -145,6 +145,55 @@ class Evaluate(Section):
     interval: float = Field(0.95, gt=0, lt=1)
 
 
+class Dimension(Section):
+    """What a study may set a value to: from `low` to `high`, on a logarithmic scale or in steps; or one of the `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+    choices: list[Any] | None = None
+
+
+class Confirm(Section):
+    """The `top` trials and the defaults are run again on so many fresh `seeds` before a winner is named."""
+
+    top: int = Field(3, ge=0)
+    seeds: int = Field(3, ge=1)
+
+
+class Tune(Section):
+    """A study of Optuna. `space` names what it may change, by path; `objective` says what it looks at: a fixed panel of generated
+    anomalies, or the labels of the validation split. `pareto` looks at the number of generated images too."""
+
+    study: str = Field("kka", pattern=r"^[A-Za-z0-9][\w.-]*$")
+    objective: Literal["panel", "validation"] = "panel"
+    pareto: bool = False
+    trials: int = Field(20, ge=1)
+    timeout: float | None = Field(None, gt=0)
+    workers: int = Field(1, ge=1)
+    fits: int = Field(1, ge=1)
+    storage: str | None = None
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median", "none"] = "median"
+    confirm: Confirm = Confirm()
+    space: dict[str, Dimension] = {}
+
+    @model_validator(mode="after")
+    def _dimensions_are_ranges_or_choices(self) -> "Tune":
+        for path, d in self.space.items():
+            if d.choices is not None:
+                if len(d.choices) < 2 or (d.low, d.high, d.step) != (None, None, None) or d.log:
+                    raise ValueError(f"tune.space: {path} wants two choices or more and nothing beside them, or low and high")
+            elif d.low is None or d.high is None:
+                raise ValueError(f"tune.space: {path} wants low and high, or choices")
+            elif d.low >= d.high:
+                raise ValueError(f"tune.space: {path} wants low below high, got {d.low:g} and {d.high:g}")
+            elif d.log and (d.low <= 0 or d.step is not None):
+                raise ValueError(f"tune.space: {path} wants low above 0 and no step on a logarithmic scale")
+        return self
+
+
 class Config(Section):
     seed: int = 0
     last: str
@@ -156,6 +205,7 @@ class Config(Section):
     detect: Detect = Detect()
     align: Align = Align()
     evaluate: Evaluate = Evaluate()
+    tune: Tune = Tune()
 
     @model_validator(mode="after")
     def _there_is_something_to_align(self) -> "Config":
@@ -227,8 +277,8 @@ def _keys(where: Any) -> list[str]:
     """The keys that the section at `where` knows."""
     kind: Any = Config
     for step in where:
-        if not hasattr(kind, "model_fields"):
-            return []
-        annotation = kind.model_fields[step].annotation if step in kind.model_fields else Round
-        kind = Round if Round in get_args(annotation) else annotation
+        if step in getattr(kind, "model_fields", {}):
+            annotation = kind.model_fields[step].annotation
+            inner = get_args(annotation)[-1:]  # of a mapping from names to sections: its next step is a name
+            kind = inner[0] if inner and hasattr(inner[0], "model_fields") else annotation
     return list(getattr(kind, "model_fields", {}))

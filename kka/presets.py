@@ -3,7 +3,7 @@ they change of it, or of the preset that their key `base` names (one that begins
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,20 @@ def write(name: str, path: Path, changes: Sequence[str] = (), *, force: bool = F
             f"{path} differs from every preset, so somebody has changed it. Keep a copy of it, then say --force to overwrite it."
         )
     write_text(path, whole)
+
+
+def edited(text: str, values: Mapping[str, Any]) -> str:
+    """The text of a params.yaml with values by path, such as align.beta; comments and order stay."""
+    editor, out = _editor(), io.StringIO()
+    document = editor.load(text)
+    for path, value in values.items():
+        *sections, key = path.split(".")
+        place = document
+        for section in sections:
+            place = place[section]
+        place[key] = editor.load(re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))) if isinstance(value, float) else value
+    editor.dump(document, out)
+    return out.getvalue()
 
 
 def _change(name: str, changes: Sequence[str]) -> str:

@@ -64,7 +64,7 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
         if name in ("prepare", "baseline"):  # in the first second, not after an hour
             preflight(run.config, run.root)
         if torch:
-            _prepare_torch()
+            prepare_torch()
         with telling(home(), run.config, name, run.round, run.root) as log:
             main(replace(run, log=log))
         if name == "report" and home().parent != run.root:
@@ -89,7 +89,8 @@ def make_run(config: Config, root: Path, arguments: Sequence[str], log: Log = si
     return Run(config, name, previous, root, log)
 
 
-def _prepare_torch() -> None:
+def prepare_torch() -> None:
+    """Threads that fit this process, and no subnormal numbers."""
     import torch
 
     torch.set_flush_denormal(True)  # subnormal numbers make trained small models 10 to 20 times slower on CPUs

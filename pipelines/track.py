@@ -3,7 +3,7 @@
     python -m pipelines.track               brings MLflow up to date with what dvc.lock vouches for; may be run at any time
     python -m pipelines.track watch DIR     records what running stages tell (see _spool.py); started by the stages themselves
 
-A lineage is all of params.yaml but `rounds` and `last`. Runs are found by their tags and a figure that is there already is not
+A lineage is all of params.yaml but `rounds`, `last` and `tune`. Runs are found by their tags and a figure that is there already is not
 logged again, so live logging and reconciliation may follow each other in any order. Results that DVC restored from its run
 cache, whose stages never ran here, appear as well, and nothing appears twice.
 """
@@ -37,6 +37,7 @@ EXPERIMENT = "kka"
 GRIDS = "report"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the page of an experiment opens on traces of language models
 COMMIT = "mlflow.source.git.commit"
+NOT_RESULTS = {"rounds", "last", "tune"}  # parts of params.yaml that a lineage is not told by
 PATIENCE = 30  # seconds without a stage, after which the watcher leaves
 
 
@@ -46,7 +47,7 @@ class Tracker:
     def __init__(self, home: Path, config: Config) -> None:
         self.config, self.home = config, home
         self.lineage = lineage(config)
-        self.client, self.experiment = _open(home)
+        self.client, self.experiment = open_database(home)
         # two stages, or two experiments, may look for the same run at the same time
         self.lock = FileLock(home / "runs.lock")
         section = config.prepare.dataset, config.detect.detector, self.lineage[:6]
@@ -105,7 +106,7 @@ class Tracker:
             found = self.client.search_runs([self.experiment], wanted, max_results=1)
             about = {"kka.lineage": self.lineage, "kka.chain": chain, COMMIT: _commit(), **tags}
             run = found[0] if found else self.client.create_run(self.experiment, tags=about)
-            params = {k: str(v)[:6000] for k, v in flatten(self.config.model_dump(mode="json", exclude={"rounds", "last"}))}
+            params = {k: str(v)[:6000] for k, v in flatten(self.config.model_dump(mode="json", exclude=NOT_RESULTS))}
             new = [Param(k, v) for k, v in params.items() if k not in run.data.params]
             for i in range(0, len(new), 100):
                 self.client.log_batch(run.info.run_id, params=new[i : i + 100])
@@ -114,7 +115,7 @@ class Tracker:
 
 def lineage(config: Config) -> str:
     """The hash of all parameters that results depend on."""
-    values = config.model_dump(mode="json", exclude={"rounds", "last"})
+    values = config.model_dump(mode="json", exclude=NOT_RESULTS)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -127,7 +128,7 @@ def flatten(values: Mapping[str, Any], head: str = "", joint: str = ".") -> Iter
             yield f"{head}{key}", value
 
 
-def _open(folder: Path) -> tuple[Any, str]:
+def open_database(folder: Path) -> tuple[Any, str]:
     """A client, and the id of the experiment. Only one process at a time may create the database: racing breaks it for good."""
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_LOGGING_LEVEL="ERROR")
     logging.getLogger("alembic").setLevel(logging.ERROR)

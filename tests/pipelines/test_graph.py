@@ -115,9 +115,13 @@ def test_a_stage_names_the_parameters_that_its_code_reads_and_no_others(stage: s
     assert {p.split(".")[0] for p in STAGES[stage]["params"]} == read
 
 
-@pytest.mark.parametrize("section", [s for s in Config.model_fields if s not in ("seed", "last", "rounds")])
+@pytest.mark.parametrize("section", [s for s in Config.model_fields if s not in ("seed", "last", "rounds", "tune")])
 def test_every_section_is_some_stages_own(section: str) -> None:
     assert section in STAGES[section]["params"]
+
+
+def test_no_stage_depends_on_what_a_study_is_asked() -> None:
+    assert not [s for s, stage in STAGES.items() if any(p.split(".")[0] == "tune" for p in stage["params"])]
 
 
 def test_every_parameter_that_a_stage_names_exists() -> None:

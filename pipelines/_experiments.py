@@ -1,0 +1,45 @@
+"""A trial as an experiment of DVC: its results are versioned, stand in `dvc exp show`, and can be brought back."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kka.config import Config
+from kka.errors import KkaError
+from pipelines._space import changed
+from pipelines._stage import Run, make_run
+
+
+def name_of(config: Config, number: int) -> str:
+    """The name of a trial's experiment."""
+    return f"{config.tune.study}-{number}"
+
+
+def experiment(config: Config, values: Mapping[str, Any], number: int, root: Path) -> Iterator[Run]:
+    """Runs the experiment in a folder of DVC's own, so that the workspace is not touched, and gives its rounds once it is over, their
+    results in `root`. Raises KkaError with the sentence of the stage that failed."""
+    name = name_of(config, number)
+    sets = [part for path, value in values.items() for part in ("-S", f"{path}={json.dumps(value)}")]
+    dvc(["exp", "run", "--temp", "--force", "--name", name, *sets])
+    from dvc.api import DVCFileSystem
+
+    files = DVCFileSystem(".", rev=name)
+    for folder in ("data", "metrics"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+        files.get(folder, str(root / folder), recursive=True)
+    found = changed(config, values)
+    yield from (make_run(found, root, [round_]) for round_ in found.lineage(found.last))
+
+
+def dvc(arguments: list[str]) -> None:
+    """Runs a command of DVC. Raises KkaError with the sentence of a stage that failed, or with DVC's own."""
+    told = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+    print(told.stdout, told.stderr)
+    if told.returncode:
+        lines = [line for line in (told.stdout + told.stderr).splitlines() if line.strip()]
+        own = [line.removeprefix("kka: ") for line in lines if line.startswith("kka: ")]
+        raise KkaError(own[-1] if own else f"dvc {' '.join(arguments[:2])}: {lines[-1] if lines else told.returncode}")

@@ -1,0 +1,165 @@
+"""What a study has found: its best trials run again on fresh seeds beside the defaults, a winner, and how sure that is.
+
+The best of many noisy trials is the luckiest too: its figure in the study is too good, so a winner is named by fresh seeds alone.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, TrialState
+
+from kka.config import Config
+from kka.errors import KkaError
+from pipelines._space import changed, rounded, value
+from pipelines._study import folder, over, quiet
+from pipelines._tables import markdown
+from pipelines._trials import Trials
+
+DEFAULTS = "defaults"
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The objective of one candidate on fresh seeds, in their order; `over` the defaults on the same seeds."""
+
+    name: str
+    values: list[float]
+    over: list[float]
+
+    @property
+    def gain(self) -> float:
+        return statistics.fmean(self.over)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the gain; infinite for one seed."""
+        return statistics.stdev(self.over) / math.sqrt(len(self.over)) if len(self.over) > 1 else math.inf
+
+    def __str__(self) -> str:
+        better = sum(v > 0 for v in self.over)
+        return f"{self.gain:+.4f} ± {self.error:.4f} over the defaults, better on {better} of {len(self.over)} fresh seeds"
+
+
+def best(study: optuna.Study, config: Config) -> list[FrozenTrial]:
+    """The finished trials within their constraints, the best first. Raises KkaError where none finished."""
+    finished = [t for t in over(study) if t.state == TrialState.COMPLETE]
+    if not finished:
+        reasons = [t.user_attrs["reason"] for t in over(study) if "reason" in t.user_attrs]
+        raise KkaError(f"tune: of {len(over(study))} trials none finished. {reasons[-1] if reasons else 'Raise tune.timeout.'}")
+    kept = [t for t in finished if all(c <= 0 for c in t.constraints.values())]
+    return sorted(kept, key=lambda t: -t.values[0])
+
+
+def candidates(study: optuna.Study, config: Config) -> dict[str, dict[str, Any]]:
+    """What is run again, by the trial's number: values by path; of `DEFAULTS` none."""
+    now = rounded({path: value(config, path) for path in config.tune.space})
+    others = [t for t in best(study, config) if rounded(t.params) != now]
+    return {DEFAULTS: {}, **{str(t.number): rounded(t.params) for t in others[: config.tune.confirm.top]}}
+
+
+def jobs(study: optuna.Study, config: Config) -> list[tuple[str, int]]:
+    """What has not been run again yet: candidates with the number of their fresh seed."""
+    wanted = [(name, i) for i in range(config.tune.confirm.seeds) for name in candidates(study, config)]
+    done = study.user_attrs
+    return [(name, i) for name, i in wanted if _key(name, i) not in done]
+
+
+def confirm(study: optuna.Study, config: Config, home: Path) -> None:
+    """Runs candidates again, in this process, that no other process runs; others may do the same beside it."""
+    place, chosen = folder(config, home), candidates(study, config)
+    for name, i in jobs(study, config):
+        try:
+            with FileLock(place / "running" / _key(name, i), timeout=0):
+                if _key(name, i) not in study.user_attrs:
+                    study.set_user_attr(_key(name, i), _again(config, place, name, i, chosen[name]))
+        except Timeout:
+            continue
+
+
+def _again(config: Config, place: Path, name: str, i: int, values: Mapping[str, Any]) -> float | None:
+    """The objective of the last round on a fresh seed; None where an adapter falls apart."""
+    trials, root, found = Trials(config, place), place / "confirm" / f"{name}-{i}", None
+    try:
+        with quiet(root / "log.txt"):
+            for run in trials.rounds(changed(trials.config, values, seed=trials.seed("confirm", i)), root):
+                found = trials.look(run).auroc
+    except KkaError:
+        return None
+    return found
+
+
+def _key(name: str, i: int) -> str:
+    return f"confirm {name} {i}"
+
+
+def confirmed(study: optuna.Study, config: Config) -> list[Confirmed]:
+    """The candidates that came through on every fresh seed, the best first, beside the defaults on the seeds on which those did."""
+    done, seeds = study.user_attrs, range(config.tune.confirm.seeds)
+    usual: dict[int, float] = {i: v for i in seeds if (v := done.get(_key(DEFAULTS, i))) is not None}
+    found = []
+    for name in candidates(study, config) if usual else []:
+        told = [done.get(_key(name, i)) for i in (usual if name == DEFAULTS else seeds)]
+        if None not in told:
+            values = {i: float(done[_key(name, i)]) for i in usual}
+            found.append(Confirmed(name, list(values.values()), [v - usual[i] for i, v in values.items()]))
+    return sorted(found, key=lambda c: -c.gain)
+
+
+def winner(study: optuna.Study, config: Config) -> Confirmed | None:
+    """The candidate that is best on fresh seeds; None where that is what params.yaml says already, or nothing was run again."""
+    found = confirmed(study, config)
+    return found[0] if found and found[0].name != DEFAULTS else None
+
+
+def describe(study: optuna.Study, config: Config) -> str:
+    """The outcome in Markdown."""
+    ended, now = over(study), {path: value(config, path) for path in config.tune.space}
+    pruned = [t for t in ended if t.state == TrialState.PRUNED]
+    parts = [
+        f"# Study {config.tune.study}",
+        f"{len(ended)} trials, {len(pruned)} of them pruned. Objective: {_objective(config)}.",
+        "## Best trials",
+        markdown(
+            [_row(str(t.number), t, rounded(t.params)) for t in best(study, config)[:_SHOWN]] or [{"trial": "none within its constraints"}]
+        ),
+    ]
+    if found := confirmed(study, config):
+        rows = [{"trial": c.name, "AUROC": _spread(c.values), "over the defaults": f"{c.gain:+.4f} ± {c.error:.4f}"} for c in found]
+        parts += ["## On fresh seeds", markdown(rows), _verdict(study, config)]
+    parts += ["## params.yaml as it is", markdown([{"parameter": k, "value": str(v)} for k, v in now.items()])]
+    return "\n\n".join(p.strip() for p in parts) + "\n"
+
+
+def _objective(config: Config) -> str:
+    if config.tune.objective == "validation":
+        return "AUROC on the validation split"
+    return "AUROC of held-out normals against a panel of generated anomalies, the mean over the rounds that they come from"
+
+
+def _verdict(study: optuna.Study, config: Config) -> str:
+    found = winner(study, config)
+    if found is None:
+        return "No trial is better than params.yaml as it is."
+    sure = "" if found.gain > 2 * found.error else " That is within what chance does."
+    return f"Trial {found.name}: {found}.{sure} `kka tune --apply` writes it into params.yaml."
+
+
+def _row(name: str, trial: FrozenTrial, values: Mapping[str, Any]) -> dict[str, str]:
+    more = {"images": f"{trial.values[1]:.0f}"} if len(trial.values) > 1 else {}
+    return {
+        "trial": name,
+        "AUROC": f"{trial.values[0]:.4f}",
+        **more,
+        **{k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in values.items()},
+    }
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
