@@ -1,5 +1,5 @@
-# repro: the whole loop; test; check: format, lint, types; ui: MLflow on http://127.0.0.1:5000
-.PHONY: repro test check ui
+# repro: the whole loop; test; check: format, lint, types; ui: MLflow on http://127.0.0.1:5000; dashboard: Optuna on :8080
+.PHONY: repro test check ui dashboard
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
@@ -16,6 +16,9 @@ check: .venv/installed
 
 ui: .venv/installed
 	@MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1
+
+dashboard: .venv/installed
+	@.venv/bin/optuna-dashboard $(CURDIR)/mlruns/optuna.journal --host 127.0.0.1
 
 .venv/installed: pyproject.toml
 	python3 -m venv .venv

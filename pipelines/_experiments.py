@@ -1,6 +1,7 @@
 """A trial as an experiment of DVC: its results are versioned, stand in `dvc exp show`, and can be brought back."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def experiment(config: Config, values: Mapping[str, Any], number: int, root: Pat
 
 def dvc(arguments: list[str]) -> None:
     """Runs a command of DVC. Raises KkaError with the sentence of a stage that failed, or with DVC's own."""
-    told = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+    beside = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # stages say `python`
+    told = subprocess.run([sys.executable, "-m", "dvc", *arguments], env=os.environ | beside, capture_output=True, text=True, check=False)
     print(told.stdout, told.stderr)
     if told.returncode:
         lines = [line for line in (told.stdout + told.stderr).splitlines() if line.strip()]

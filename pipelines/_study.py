@@ -6,6 +6,7 @@ killed is seen and tried again. A database is for many machines: there a heartbe
 
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -60,6 +61,7 @@ def open_study(config: Config, home: Path, *, go_on: bool = True) -> optuna.Stud
 
 
 def _storage(config: Config, home: Path) -> Any:
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # the retry of trials is called so
     url = config.tune.storage
     if url is None:
         from optuna.storages import JournalStorage

@@ -1,0 +1,362 @@
+"""Studies: what they may change, how they go on after a kill, whom they call the winner. Trials are of paper but in the last test."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from kka.config import Config
+from kka.errors import KkaError
+from kka.presets import edited
+from pipelines import _study, tune
+from pipelines._mirror import Mirror
+from pipelines._outcome import DEFAULTS, best, candidates, confirm, confirmed, describe, jobs, winner
+from pipelines._space import changed, check_space, defaults, rounded
+from pipelines._study import folder, open_study, over, work
+from pipelines._trials import Round
+from tests.pipelines.conftest import ROOT, tiny
+
+FOR_EVER = 2e9
+SPACE = {"align.beta": {"low": 0.1, "high": 1.0, "log": True}, "align.lora.r": {"choices": [4, 8]}}
+
+
+def config(**changes: Any) -> Config:
+    """The tiny project with three rounds of paper, whose synthesizer is found from every folder."""
+    rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}, "r3": {"prev": "r2"}}
+    asked = {"tune__space": SPACE, "tune__trials": 6, "tune__confirm": {"top": 2, "seeds": 3}}
+    model = {"synthesize__options": {"model": str(ROOT / "kka" / "mini" / "t2i")}}
+    found = tiny(**(model | asked | changes))
+    return Config.model_validate(found.model_dump() | ({"rounds": rounds, "last": "r3"} if "rounds" not in changes else {}))
+
+
+class Paper:
+    """Trials whose AUROC is what `value` says of their config and round; one that gives None falls apart."""
+
+    value: Callable[[Config, int], float | None] = staticmethod(lambda found, number: found.align.beta)
+    seconds = 0.0
+
+    def __init__(self, found: Config, place: Path) -> None:
+        self.config = found
+
+    def seed(self, *items: object) -> int:
+        return sum(map(hash, map(str, items))) % 1000 + 1 if items[0] != "confirm" else 100 + int(str(items[1]))
+
+    def rounds(self, found: Config, root: Path) -> Iterator[Any]:
+        for number, name in enumerate(found.lineage(found.last), start=1):
+            time.sleep(self.seconds)
+            value = type(self).value(found, number)
+            if value is None:
+                raise KkaError(f"align: the adapter of round {name} has fallen apart")
+            yield SimpleNamespace(round=name, value=value)
+
+    def look(self, run: Any) -> Round:
+        return Round(run.value, {"readable": 1.0, "distinct": 0.9, "kept": 24.0, "attempts": 30.0})
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> type[Paper]:
+    """Puts trials of paper in the place of real ones."""
+    made = type("Made", (Paper,), {})
+    for module in ("pipelines._study", "pipelines._outcome"):
+        monkeypatch.setattr(f"{module}.Trials", made)
+    return made
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [t.state.name for t in study.trials]
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"align.bta": {"low": 0.1, "high": 1}}, "tune.space: there is no parameter 'align.bta'. Did you mean 'align.beta'?"),
+        ({"seed": {"low": 0, "high": 9}}, "tune.space: seed stays as it is in a study, or trials could not be compared."),
+        ({"prepare.image_size": {"choices": [32, 64]}}, "tune.space: prepare.image_size stays as it is in a study"),
+        ({"align.beta": {"low": 0.0, "high": 1}}, "tune.space: align.beta cannot be 0.0. params.yaml: align.beta: input should be greater"),
+        (
+            {"align.beta": {"choices": [0.1, "much"]}},
+            "tune.space: align.beta cannot be 'much'. params.yaml: align.beta: input should be a valid",
+        ),
+        ({"align.steps": {"low": 1.5, "high": 20}}, "tune.space: align.steps is a whole number, got 1.5."),
+        ({"align.enabled": {"low": 0, "high": 1}}, "tune.space: align.enabled is True, which has no low and high. Give choices."),
+        ({"detect.options.learning_rte": {"low": 1e-4, "high": 1e-2}}, "tune.space: detect.options.learning_rte cannot be 0.0001. detect:"),
+        ({}, "tune.space is empty: name parameters by path"),
+    ],
+)
+def test_a_space_is_checked_before_the_first_trial(space: dict[str, Any], said: str) -> None:
+    with pytest.raises(KkaError) as error:
+        check_space(config(tune__space=space), ROOT)
+    assert str(error.value).startswith(said) and len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("dimension", "said"),
+    [
+        ({"low": 1.0, "high": 0.1}, "wants low below high, got 1 and 0.1"),
+        ({"low": 0.1}, "wants low and high, or choices"),
+        ({"choices": [1]}, "wants two choices or more"),
+        ({"low": 0.0, "high": 1.0, "log": True}, "wants low above 0 and no step on a logarithmic scale"),
+    ],
+)
+def test_a_dimension_is_a_range_or_choices(dimension: dict[str, Any], said: str) -> None:
+    with pytest.raises(KkaError, match=f"^params.yaml: tune.space: align.beta {said}"):
+        config(tune__space={"align.beta": dimension})
+
+
+def test_options_of_a_detector_and_of_a_synthesizer_may_be_searched() -> None:
+    space = {"detect.options.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "detect.options.steps": {"low": 10, "high": 30}}
+    check_space(config(tune__space=space), ROOT)
+    found = optuna.create_study().ask()
+    values = _study.suggest(found, config(tune__space=space))
+    assert isinstance(values["detect.options.steps"], int) and isinstance(values["detect.options.learning_rate"], float)
+    made = changed(config(tune__space=space), values, seed=7)
+    assert made.detect.options["steps"] == values["detect.options.steps"] and made.seed == 7
+
+
+def test_what_a_trial_runs_with_is_what_a_winner_writes() -> None:
+    values = rounded({"align.beta": 0.123456789, "align.learning_rate": 1.00004e-05, "align.steps": 40, "align.lora.r": 4})
+    text = (ROOT / "presets" / "blossom.yaml").read_text(encoding="utf-8")
+    after = edited(text, values)
+    found = yaml.safe_load(after)["align"]
+    assert (found["beta"], found["learning_rate"], found["steps"], found["lora"]["r"]) == (0.1235, 1e-5, 40, 4)
+    lines = [(a, b) for a, b in zip(text.splitlines(), after.splitlines(), strict=True) if a != b]
+    assert len(lines) == 4 and all(a.partition(" # ")[2] == b.partition(" # ")[2] for a, b in lines)
+
+
+def test_a_study_begins_with_params_as_they_are_and_ends_after_its_trials(paper: type[Paper], tmp_path: Path) -> None:
+    study = open_study(config(), tmp_path)
+    work(study, config(), tmp_path, FOR_EVER, False)
+    assert len(over(study)) == 6 and rounded(study.trials[0].params) == defaults(config()) == {"align.beta": 0.3, "align.lora.r": 8}
+    assert all(t.values == [pytest.approx(rounded(t.params)["align.beta"])] for t in study.trials if t.state == TrialState.COMPLETE)
+    assert study.trials[0].intermediate_values == {1: 0.3, 2: 0.3, 3: 0.3}
+    work(study, config(), tmp_path, FOR_EVER, False)  # a day later: nothing is left to do
+    assert len(study.trials) == 6
+    more = config(tune__trials=8)
+    work(open_study(more, tmp_path), more, tmp_path, FOR_EVER, False)
+    assert len(over(open_study(more, tmp_path))) == 8
+
+
+def test_the_same_study_draws_the_same_trials_also_where_it_was_interrupted(paper: type[Paper], tmp_path: Path) -> None:
+    for name, steps in (("one", [6]), ("two", [2, 3, 6])):
+        for trials in steps:
+            asked = config(tune__trials=trials)
+            work(open_study(asked, tmp_path / name), asked, tmp_path / name, FOR_EVER, False)
+    found = [[t.params for t in open_study(config(), tmp_path / name).trials] for name in ("one", "two")]
+    assert found[0] == found[1]
+
+
+def test_a_name_belongs_to_one_space_and_one_set_of_parameters(paper: type[Paper], tmp_path: Path) -> None:
+    open_study(config(), tmp_path)
+    with pytest.raises(KkaError, match="^tune.study: 'kka' was begun with describe.count 24 and is now asked to go on with 25. Put it"):
+        open_study(config(describe__count=25), tmp_path)
+    with pytest.raises(KkaError, match="^tune.study: 'kka' was begun with tune.space.align.beta.high 1.0 and is now"):
+        open_study(config(tune__space=SPACE | {"align.beta": {"low": 0.1, "high": 2.0, "log": True}}), tmp_path)
+    open_study(config(describe__count=25, tune__study="other"), tmp_path)
+
+
+def test_a_storage_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(KkaError, match="^tune.storage: sqlite:////nowhere/at/all.db cannot be used \\("):
+        open_study(config(tune__storage="sqlite:////nowhere/at/all.db"), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KkaError, match="^tune.storage: .*file cannot be used \\("):
+        open_study(config(), tmp_path / "file")
+
+
+def test_a_database_holds_a_study_too(paper: type[Paper], tmp_path: Path) -> None:
+    asked = config(tune__storage=f"sqlite:///{tmp_path / 'study.db'}", tune__trials=3)
+    work(open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    assert states(open_study(asked, tmp_path)) == ["COMPLETE"] * 3
+
+
+def test_a_trial_that_lies_behind_is_stopped_between_rounds(paper: type[Paper], tmp_path: Path) -> None:
+    asked = config(tune__trials=12, tune__sampler="random")
+    paper.value = staticmethod(lambda found, number: found.align.beta * (1 if found.align.beta > 0.25 else 0.1))
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
+    assert pruned and all(len(t.intermediate_values) < 3 for t in pruned)
+    assert all(t.user_attrs["reason"].startswith("behind the median of the others in r") for t in pruned)
+    assert "PRUNED" not in states(study)[:5]
+    free = config(tune__trials=12, tune__sampler="random", tune__pruner="none")
+    work(study := open_study(free, tmp_path / "free"), free, tmp_path / "free", FOR_EVER, False)
+    assert set(states(study)) == {"COMPLETE"}
+
+
+def test_an_adapter_that_falls_apart_prunes_its_trial_with_the_reason(paper: type[Paper], tmp_path: Path) -> None:
+    asked = config(tune__trials=12, tune__sampler="random")
+    paper.value = staticmethod(lambda found, number: None if number == 2 and found.align.lora.r == 4 else 0.5)
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    found = {t.params["align.lora.r"]: t for t in study.trials}
+    assert found[8].state == TrialState.COMPLETE and found[4].state == TrialState.PRUNED
+    assert found[4].user_attrs["reason"] == "align: the adapter of round r2 has fallen apart"
+    paper.value = staticmethod(lambda found, number: None)
+    work(study := open_study(config(), tmp_path / "ill"), config(), tmp_path / "ill", FOR_EVER, False)
+    with pytest.raises(KkaError, match="^tune: of 6 trials none finished. align: the adapter of round r1 has fallen apart"):
+        candidates(study, config())
+
+
+def test_the_best_is_within_its_constraints(paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(self: Paper, run: Any) -> Round:
+        return Round(run.value, {"readable": 0.4 if run.value > 0.6 else 1.0, "distinct": 1.0, "kept": 24.0})
+
+    monkeypatch.setattr(paper, "look", look)
+    asked = config(tune__trials=12)
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    values = [t.values[0] for t in best(study, asked)]
+    assert max(t.values[0] for t in study.trials if t.values) > 0.6 >= max(values) and values == sorted(values, reverse=True)
+
+
+def test_a_winner_is_named_by_fresh_seeds_alone(paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the study a high beta is lucky; on fresh seeds, from 100 on, a low one is better."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "mlruns"
+    paper.value = staticmethod(lambda found, number: found.align.beta if found.seed < 100 else 1 - found.align.beta + found.seed / 1e4)
+    work(study := open_study(config(), home), config(), home, FOR_EVER, False)
+    lucky, second = best(study, config())[:2]
+    assert list(candidates(study, config())) == [DEFAULTS, str(lucky.number), str(second.number)] and lucky.values[0] > 0.3
+    assert len(jobs(study, config())) == 9 and winner(study, config()) is None
+    confirm(study, config(), home)
+    assert jobs(study, config()) == [] and winner(study, config()) is None
+    found = confirmed(study, config())
+    assert found[0].name == DEFAULTS and found[0].gain == 0.0
+    assert found[-1].gain == pytest.approx(0.3 - rounded(lucky.params)["align.beta"]) and found[-1].error == pytest.approx(0, abs=1e-9)
+    assert "No trial is better than params.yaml as it is." in describe(study, config())
+    with pytest.raises(KkaError, match="^tune: no trial was better than params.yaml on fresh seeds"):
+        tune.apply(config(), "winner", False)
+
+
+def test_a_candidate_that_falls_apart_on_a_fresh_seed_is_out(paper: type[Paper], tmp_path: Path) -> None:
+    paper.value = staticmethod(lambda found, number: None if found.seed == 101 and found.align.beta > 0.5 else found.align.beta)
+    work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER, False)
+    confirm(study, config(), tmp_path)
+    names = {c.name for c in confirmed(study, config())}
+    out = {str(t.number) for t in best(study, config())[:2] if t.params["align.beta"] > 0.5}
+    assert out and not out & names and DEFAULTS in names
+
+
+def test_the_winner_goes_into_params_with_its_comments(
+    paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "mlruns"
+    work(study := open_study(config(), home), config(), home, FOR_EVER, False)
+    confirm(study, config(), home)
+    found = winner(study, config())
+    assert found is not None and f"Trial {found.name}: +" in describe(study, config())
+    (tmp_path / "params.yaml").write_text((ROOT / "presets" / "blossom.yaml").read_text())
+    tune.apply(config(), "winner", False)
+    told = capsys.readouterr().out
+    values = rounded(study.trials[int(found.name)].params)
+    assert f"+  beta: {values['align.beta']} # how strongly" in told and "better on 3 of 3 fresh seeds" in told
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text())["align"]["beta"] == values["align.beta"]
+    with pytest.raises(KkaError, match="^tune: there is no finished trial 99. There are 0, "):
+        tune.apply(config(), "99", False)
+
+
+def test_two_aims_give_a_front_and_nothing_is_pruned(paper: type[Paper], tmp_path: Path) -> None:
+    asked = config(tune__pareto=True, tune__space={"align.beta": SPACE["align.beta"], "describe.count": {"low": 10, "high": 40}})
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    assert set(states(study)) == {"COMPLETE"} and study.best_trials
+    assert all(t.values[1] == 3 * (24 + 8) for t in study.trials)  # three rounds of descriptions and controls
+
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+from tests.pipelines import test_tune as t
+from pipelines import _study
+t.Paper.seconds = float(sys.argv[2])
+_study.Trials = t.Paper
+asked = t.config()
+_study.work(_study.open_study(asked, Path(sys.argv[1])), asked, Path(sys.argv[1]), t.FOR_EVER, False)
+"""
+
+
+def test_the_trial_of_a_killed_process_is_tried_again_and_nothing_is_lost(paper: type[Paper], tmp_path: Path) -> None:
+    """Of two processes one is killed, and the other does its trial too."""
+    open_study(config(), tmp_path)
+    slow, quick = (
+        subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), seconds], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        for seconds in ("60", "0.2")
+    )
+    study, until = open_study(config(), tmp_path), time.time() + 60
+    while len(over(study)) < 2 and time.time() < until:  # the quick one has done two, so the other runs the one that is not over
+        time.sleep(0.1)
+    slow.kill()
+    assert quick.wait(60) == 0 and slow.wait(60) < 0
+    failed = [t for t in study.trials if t.state == TrialState.FAIL]
+    again = [t for t in study.trials if t.user_attrs.get("retry of") == failed[0].number]
+    assert (
+        len(failed) == len(again) == 1
+        and again[0].params == failed[0].params
+        and again[0].state in (TrialState.COMPLETE, TrialState.PRUNED)
+    )
+    assert len(over(study)) == 6 and len(study.trials) == 7
+
+
+def test_a_trial_that_kills_its_process_each_time_is_given_up(paper: type[Paper], tmp_path: Path) -> None:
+    study = open_study(config(), tmp_path)
+    place = folder(config(), tmp_path)
+    (place / "running").mkdir(parents=True)
+    for _ in range(3):
+        trial = study.ask()
+        _study.suggest(trial, config())
+        (place / "running" / str(trial.number)).touch()
+        _study.revive(study, place, config())
+    assert states(study) == ["FAIL"] * 3 and [t.user_attrs.get("tries") for t in study.trials] == [None, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> None:
+    paper.value = staticmethod(lambda found, number: None if number == 2 and found.align.lora.r == 4 else found.align.beta)
+    work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER, False)
+    confirm(study, config(), tmp_path)
+    place = folder(config(), tmp_path)
+    for _ in range(2):
+        Mirror(tmp_path, config()).finish(study, describe(study, config()), place)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("kka").experiment_id])
+    (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    trials = {r.data.tags["kka.trial"]: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert len(runs) == 7 and parent.info.status == "FINISHED" and parent.data.tags["mlflow.note.content"].startswith("# Study kka")
+    for trial in study.trials:
+        run = trials[str(trial.number)]
+        assert run.info.status == ("FINISHED" if trial.state == TrialState.COMPLETE else "KILLED")
+        assert run.data.params == {k: str(v) for k, v in rounded(trial.params).items()}
+        wanted = [(number, pytest.approx(trial.intermediate_values[number])) for number in sorted(trial.intermediate_values)]
+        assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "auroc")] == wanted
+    kept = {f.path for f in client.list_artifacts(parent.info.run_id)}
+    assert {"study.md", "optimization_history.png", "slice.png", "intermediate_values.png"} <= kept
+    assert {k for k in parent.data.metrics if k.startswith("fresh_seeds/")} == {f"fresh_seeds/{c}" for c in candidates(study, config())}
+
+
+def test_a_real_study_ends_in_a_table_and_goes_on_at_once(tmp_path: Path) -> None:
+    """Two real trials and a winner from fresh seeds, from the command on; the second time nothing is left to do."""
+    rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}
+    space = {"align.beta": {"low": 0.1, "high": 1.0, "log": True}}
+    asked = config(rounds=rounds, last="r2", tune__space=space, tune__trials=2, tune__confirm={"top": 1, "seeds": 1})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(json.loads(asked.model_dump_json())))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for attempt in range(2):
+        began = time.time()
+        told = subprocess.run(
+            [sys.executable, "-m", "pipelines.tune"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert told.returncode == 0, told.stderr
+        assert f"{2 * attempt} of 2 trials are done" in told.stderr and "## On fresh seeds" in told.stdout
+        assert attempt == 0 or time.time() - began < 30
+    store = [p.name.split("-")[0] for p in (tmp_path / "mlruns" / "tune" / "kka" / "store").iterdir() if p.is_dir()]
+    # one panel, two trials, a fresh seed with two candidates: each its alignment, but one round zero for each of the three seeds
+    assert (store.count("prepare"), store.count("baseline"), store.count("align")) == (1, 3, 1 + 2 + 2)
+    study = open_study(asked, tmp_path / "mlruns")
+    assert states(study) == ["COMPLETE"] * 2 and all({"auroc r1", "auroc r2"} <= t.user_attrs["r2"].keys() for t in study.trials)
