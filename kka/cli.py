@@ -123,6 +123,49 @@ def captions(out: Annotated[Path, typer.Argument(help="The file to write, one ca
     typer.echo(f"wrote {len(lines)} captions to {out}")
 
 
+@app.command()
+def predict(
+    places: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, and folders of pictures.")],
+    out: Annotated[Path, typer.Option(help="The table to write: file, score, p_value, alarm.")] = Path("scores.csv"),
+    name: Annotated[str | None, typer.Option("--round", help="The round whose detector scores; by default the last.")] = None,
+    fpr: Annotated[float, typer.Option(min=0.0, max=1.0, help="The share of normal pictures that may give a false alarm.")] = 0.05,
+    maps: Annotated[Path | None, typer.Option(help="A folder for heat maps of alarms, where the detector has them.")] = None,
+) -> None:
+    """Score pictures with the detector of a round. What cannot be read is named at the end, and left out."""
+    import csv
+    import io
+
+    from PIL import Image
+    from tqdm import tqdm
+
+    from kka.config import read_config
+    from kka.records import write_text
+    from kka.scoring import Scorer, pictures
+
+    config = read_config(Path("params.yaml"))
+    files, alarms = pictures(places), 0
+    unreadable: list[str] = []
+    table = io.StringIO()
+    scorer = Scorer.load(Path("data"), name or config.last, config.prepare)
+    if maps is not None and not hasattr(scorer.detector, "score_map"):
+        raise KkaError(f"predict: the detector '{config.detect.detector}' has no heat maps. Leave --maps out.")
+    with tqdm(total=len(files), unit="picture", disable=None) as bar:
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["file", "score", "p_value", "alarm"])
+        for found in scorer.score(files, unreadable):
+            alarm = found.p_value <= fpr
+            rows.writerow([found.path, f"{found.score:.6g}", f"{found.p_value:.4f}", int(alarm)])
+            if alarm and maps is not None and (heat := scorer.maps(found.image[None])) is not None:
+                maps.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(heat[0]).save(maps / f"{alarms:05d}-{found.path.stem}.png")
+            alarms += alarm
+            bar.update()
+    write_text(out, table.getvalue())
+    for line in unreadable:
+        typer.echo(f"cannot be read: {line}", err=True)
+    typer.echo(f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read")
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def tune(ctx: typer.Context) -> None:
     """Run a study of Optuna as params.yaml's section tune says, or go on with it. `kka tune --apply` writes its winner."""

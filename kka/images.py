@@ -113,6 +113,12 @@ def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze:
     return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
 
 
+def decode(image: Image.Image, size: int, *, squeeze: bool = False) -> Images:
+    """One opened file, prepared: (1, size, size, 3). Raises what Pillow raises where it cannot be read."""
+    image.draft(None, (4 * size, 4 * size))  # of a large jpg no more than needed is decoded, several times as fast
+    return prepare([image], size, squeeze=squeeze)
+
+
 def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
     """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them, from blue over green and yellow to red."""
     x = share.clip(0, 1)[..., None] * 4 - np.array([3, 2, 1])

@@ -41,6 +41,7 @@ class Mirror:
             self.client.log_metric(self.parent, f"fresh_seeds/{found.name}", sum(found.values) / len(found.values))
         if (best := winner(study, self.config)) is not None:
             self.client.set_tag(self.parent, "kka.winner", f"trial {best.name}: {best}")
+        self.client.set_tag(self.parent, "kka.judges", study.user_attrs.get("judges", ""))
         self.client.set_tag(self.parent, "mlflow.note.content", report)
         (folder / "study.md").write_text(report, encoding="utf-8")
         for path in [folder / "study.md", *draw(study, folder)]:

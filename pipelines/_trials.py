@@ -42,8 +42,9 @@ class Trials:
         raw["detect"]["seeds"] = config.tune.fits
         self.config, self.folder = Config.model_validate(raw), folder
 
-    def prepare(self) -> None:
-        """The splits and the panel, once. Raises KkaError where the objective wants what the data set does not have."""
+    def prepare(self) -> str:
+        """The splits and the panel, once; gives the hash of the pictures that all trials are judged by. Raises KkaError where the
+        objective wants what the data set does not have."""
         run = make_run(self.config, self.folder / "base", [])
         step("prepare", run, self.folder / "store")
         validation = self._validation()
@@ -51,6 +52,8 @@ class Trials:
             raise KkaError("tune.objective: the validation split holds no real anomalies to choose by. Set it to panel.")
         if self.config.tune.objective == "panel" and not (self.folder / "panel" / "rows.jsonl").exists():
             self._make_panel()
+        judges = [validation, *([read_split(self.folder / "panel")] if self.config.tune.objective == "panel" else [])]
+        return sha256(np.array([sha256(split.images) for split in judges]))
 
     def _validation(self) -> Split:
         return read_split(self.folder.joinpath("base", *SPLITS, "validation"))

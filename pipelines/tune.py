@@ -49,7 +49,10 @@ def conduct(config: Config, options: argparse.Namespace) -> None:
     deadline = time.time() + (config.tune.timeout or 1e9)
     print(f"study {config.tune.study}: {len(over(study))} of {config.tune.trials} trials are done, in {place}", file=sys.stderr)
     prepare_torch()
-    Trials(config, place).prepare()
+    judges = Trials(config, place).prepare()
+    if study.user_attrs.get("judges", judges) != judges:
+        raise KkaError(f"tune: the pictures in {place} are not those that the study began with. Give the study another name (tune.study).")
+    study.set_user_attr("judges", judges)
     mirror = Mirror(home(), config)
     words = ["--worker", "trials", "--deadline", str(deadline), *(["--dvc"] if options.dvc else [])]
 

@@ -36,7 +36,7 @@ FLOORS = (
     ("kka.captioner", "kka.parquet"),
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
-    ("kka.training", "kka.evaluation", "kka.doctor"),
+    ("kka.training", "kka.evaluation", "kka.doctor", "kka.scoring"),
     ("kka.check",),
     ("kka.cli",),
     ("pipelines", "pipelines.*"),

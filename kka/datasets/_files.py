@@ -93,8 +93,7 @@ def _read(file: File, size: int, squeeze: bool) -> tuple[NDArray[np.uint8], str,
     with Image.open(file.path if file.data is None else io.BytesIO(file.data)) as image:
         kind = f"{image.width}x{image.height} {image.mode} ({image.format})"
         lost = 1 - min(image.size) / max(image.size)
-        image.draft(None, (4 * size, 4 * size))  # of a large jpg no more than needed is decoded, several times as fast
-        return images.prepare([image], size, squeeze=squeeze), kind, lost
+        return images.decode(image, size, squeeze=squeeze), kind, lost
 
 
 def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> NDArray[np.int64]:

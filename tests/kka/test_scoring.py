@@ -1,0 +1,120 @@
+"""`kka predict`: scores, p-values and alarms of pictures that lie anywhere, from the detector of a round."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from kka import detectors, presets
+from kka.cli import app
+from kka.images import prepare, write_split
+from kka.records import Split
+from kka.scoring import Scorer
+from tests.conftest import ROOT, photographs
+
+
+def project(folder: Path, name: str, **options: Any) -> detectors.Detector:
+    """A project whose last round's detector is fitted on 40 photographs, with 19 more that set the boundary."""
+    presets.write("blossom", folder / "params.yaml", [f"detect.detector={name}"], force=True)
+    rng = np.random.default_rng(0)
+    normals, boundary = photographs(40, rng), photographs(19, rng)
+    split = Split(boundary, ("a part",) * 19, np.zeros(19, np.int64), ("normal",) * 19)
+    write_split(folder / "data" / "splits" / "calibration", split)
+    made = detectors.create(name, 0, **options).fit(normals, 255 - normals[:10])
+    made.save(folder / "data" / "r3" / "detector")
+    return made
+
+
+def predict(*words: str) -> Result:
+    return CliRunner().invoke(app, ["predict", *words])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new" / "deep").mkdir(parents=True)
+    for i, pixels in enumerate(photographs(3, np.random.default_rng(1))):
+        Image.fromarray(pixels).resize((48, 40)).save(tmp_path / "new" / f"{i}.png")
+    Image.fromarray(255 - photographs(1, np.random.default_rng(2))[0]).save(tmp_path / "new" / "deep" / "odd.png")
+    return tmp_path
+
+
+def test_a_p_value_counts_the_normals_that_score_at_least_as_high() -> None:
+    detector: Any = SimpleNamespace()
+    scorer = Scorer(detector, np.array([1.0, 2.0, 2.0, 3.0]), 32, False)
+    found = scorer.p_values(np.array([0.0, 1.0, 2.0, 2.5, 3.0, 9.0]))
+    assert found.tolist() == [5 / 5, 5 / 5, 4 / 5, 2 / 5, 2 / 5, 1 / 5]  # and the picture itself
+
+
+def test_a_share_of_normals_is_a_false_alarm_and_no_more() -> None:
+    """Over many draws of 19 calibration normals and a new one, a p-value of at most 0.1 is as rare as it says."""
+    rng, detector = np.random.default_rng(0), SimpleNamespace()
+    found = [Scorer(detector, np.sort(rng.normal(size=19)), 32, False).p_values(rng.normal(size=1))[0] for _ in range(4000)]  # type: ignore[arg-type]
+    assert 0.08 < np.mean(np.array(found) <= 0.1) < 0.12
+
+
+def test_folders_and_files_are_scored_in_order_and_what_is_broken_is_named(here: Path) -> None:
+    detector = project(here, "bce", members=1, steps=5)
+    (here / "new" / "broken.jpg").write_bytes(b"\xff\xd8no picture")
+    (here / "notes.txt").write_text("no picture either")
+    result = predict("new", "new/0.png", "notes.txt", "--fpr", "0.5")
+    assert result.exit_code == 0, result.output
+    rows = table(here / "scores.csv")
+    assert [r["file"] for r in rows] == ["new/0.png", "new/1.png", "new/2.png", "new/deep/odd.png"]
+    wanted = detector.score(prepare([Image.open(here / r["file"]) for r in rows], 32))
+    np.testing.assert_allclose([float(r["score"]) for r in rows], wanted, rtol=1e-4)
+    assert [int(r["alarm"]) for r in rows] == [int(float(r["p_value"]) <= 0.5) for r in rows]
+    named = [line for line in result.stderr.splitlines() if line.startswith("cannot be read: ")]
+    assert [line.split()[3] for line in named] == ["new/broken.jpg", "notes.txt"]
+    alarms = sum(int(r["alarm"]) for r in rows)
+    assert result.stdout == f"wrote scores.csv: 4 pictures, {alarms} alarms; 2 could not be read\n"
+
+
+def test_alarms_have_heat_maps_where_the_detector_has_them(here: Path) -> None:
+    project(here, "patchcore", backbone=str(ROOT / "kka" / "mini" / "features"))
+    assert predict("new/deep", "--maps", "heat", "--fpr", "0.2").exit_code == 0
+    (found,) = (here / "heat").iterdir()
+    with Image.open(found) as image:
+        assert found.name == "00000-odd.png" and image.size == (32, 32)
+    project(here, "bce", members=1, steps=5)
+    result = predict("new", "--maps", "heat")
+    assert result.exit_code == 1 and result.stderr == "kka: predict: the detector 'bce' has no heat maps. Leave --maps out.\n"
+
+
+def test_pictures_are_prepared_as_the_data_set_was(here: Path) -> None:
+    detector = project(here, "bce", members=1, steps=5)
+    params = (here / "params.yaml").read_text()
+    (here / "params.yaml").write_text(
+        params.replace("  dataset: blossom", "  dataset: folder").replace(
+            "options: {} # what", "options: {normal: new, squeeze: true} # what"
+        )
+    )
+    assert predict("new").exit_code == 0
+    rows = table(here / "scores.csv")
+    wanted = detector.score(prepare([Image.open(here / r["file"]) for r in rows], 32, squeeze=True))
+    np.testing.assert_allclose([float(r["score"]) for r in rows], wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "kka: predict: there is no file or folder nowhere.\n"),
+        (["empty"], "kka: predict: the folder empty holds no pictures.\n"),
+        (["new", "--round", "r7"], "kka: data/r7/detector"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_nothing_is_written(here: Path, words: list[str], said: str) -> None:
+    project(here, "bce", members=1, steps=5)
+    (here / "empty").mkdir()
+    result = predict(*words)
+    assert result.exit_code == 1 and result.stderr.startswith(said) and not (here / "scores.csv").exists()
