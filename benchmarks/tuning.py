@@ -1,34 +1,34 @@
-"""What a study is worth: `python -m benchmarks.tuning [--seeds 5] [--work DIR]`, after `kka tune` on the preset blossom.
+"""What a study is worth: `python -m benchmarks.tuning [--work DIR]`, after `kka tune` on the preset blossom.
 
 Looks at the study `kka` in this project's mlruns with the labels that it never saw: the rank correlation (Spearman) of its
-objective with the AUROC on the test split over all trials; its winner, or its best trial where there is none, against
-params.yaml as it is on fresh seeds, from 30 on, which neither the study nor its choice of a winner has seen; and what its
-trials cost against loops that share nothing, of which one is timed. Writes benchmarks/results/tuning.json and
-docs/tuning-objective.png, and prints the tables of docs/tuning.md.
+objective with the AUROC on the test split over all trials; its candidates and the parameters that it began with on the fresh seeds
+on which they were confirmed; and what its trials cost against loops that share nothing, of which one is timed, with as many threads
+as a trial had. Writes benchmarks/results/tuning.json and docs/tuning-*.png, and prints the tables of docs/tuning.md.
 """
 
 import argparse
-import json
+import shutil
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
 from kka import detectors, evaluation, presets
 from kka.config import Config
-from kka.doctor import cores
 from kka.images import read_split
 from kka.records import Split, write_json
-from pipelines._outcome import best, winner
-from pipelines._space import changed, rounded
+from pipelines._mirror import draw as plots
+from pipelines._outcome import candidates, confirmed
 from pipelines._stage import make_run
-from pipelines._study import folder, open_study, over
+from pipelines._study import begun_with, folder, load_study, over
 from pipelines._trials import Trials
-from pipelines.loop import run_loop, step
+from pipelines.loop import step
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "tuning.json"
@@ -44,12 +44,12 @@ def labelled(place: Path, test: Split) -> dict[str, float]:
             NEAREST: groups[NEAREST]}  # fmt: skip
 
 
-def ranking(config: Config, home: Path) -> list[dict[str, Any]]:
+def ranking(study: optuna.Study, config: Config, home: Path) -> list[dict[str, Any]]:
     """A row for each trial and round: what the study saw, what it would have seen with the labels of the validation split, and what
     the labels of the test split say."""
     place, rows = folder(config, home), []
     test, validation = (read_split(place / "base" / "data" / "splits" / part) for part in ("test", "validation"))
-    for trial in over(open_study(config, home, go_on=False)):
+    for trial in over(study):
         for name in config.lineage(config.last):
             if name in trial.user_attrs:
                 detector = place / "trials" / str(trial.number) / "data" / name / "detector"
@@ -72,27 +72,31 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def fresh(config: Config, values: dict[str, Any], seed: int, root: Path) -> dict[str, float]:
-    """The labels' figures of the last round of a whole loop."""
-    raw = config.model_dump()
-    raw["detect"]["seeds"] = 1
-    made = changed(Config.model_validate(raw), values, seed=seed)
-    run_loop(made, root, report=False)
-    return labelled(root / "data" / made.last / "detector", read_split(root / "data" / "splits" / "test"))
+def fresh(study: optuna.Study, config: Config, home: Path) -> dict[str, dict[str, Any]]:
+    """The candidates on the fresh seeds of their confirmation: what the study saw there, and what the labels say."""
+    place, found = folder(config, home), {}
+    test = read_split(place / "base" / "data" / "splits" / "test")
+    for one in confirmed(study, config):
+        roots = [place / "confirm" / f"{one.name}-{i}" for i in range(config.tune.confirm.seeds)]
+        told = [labelled(root / "data" / config.last / "detector", test) for root in roots]
+        found[one.name] = {"values": candidates(study, config)[one.name], "seen": one.values, "labelled": told}
+    return found
 
 
-def cost(config: Config, home: Path, root: Path) -> dict[str, float]:
+def cost(study: optuna.Study, config: Config, home: Path) -> dict[str, float]:
     """Seconds of the trials, and of one loop as they run it that finds nothing done before."""
-    trials = over(open_study(config, home))
-    seconds = [t.user_attrs["seconds"] for t in trials]
-    alone = Trials(config, root)
-    (root / "base").mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    step("prepare", make_run(alone.config, root / "base", []), root / "store")
-    for _ in alone.rounds(alone.config, root / "trial"):
-        pass
-    return {"trials": len(trials), "pruned": sum(t.state == TrialState.PRUNED for t in trials), "seconds of trials": sum(seconds),
-            "seconds of a loop": time.perf_counter() - began}  # fmt: skip
+    trials = over(study)
+    with tempfile.TemporaryDirectory(dir=home) as scratch:
+        alone = Trials(config, Path(scratch))
+        (alone.folder / "base").mkdir()
+        step("prepare", make_run(alone.config, alone.folder / "base", []), alone.folder / "store")
+        began = time.perf_counter()
+        for _ in alone.rounds(alone.config, alone.folder / "trial"):
+            pass
+        seconds = time.perf_counter() - began
+    stopped = sum(t.state == TrialState.PRUNED for t in trials)
+    spent = sum(t.user_attrs["seconds"] for t in trials)
+    return {"trials": len(trials), "pruned": stopped, "seconds of trials": spent, "seconds of a loop": seconds}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -101,9 +105,10 @@ def table(found: dict[str, Any]) -> str:
     lines = [f"| detectors of round | how many | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     for row in found["correlations"]:
         lines.append(f"| {row['round']} | {row['detectors']} | {' | '.join(f'{row[n]:.2f}' for n in names)} |")
-    lines += ["", "| on fresh seeds | AUROC | AUROC at distance 1 |", "|---|---|---|"]
+    lines += ["", "| on fresh seeds | the objective | AUROC on the test split | at distance 1 |", "|---|---|---|---|"]
     for name, runs in found["fresh"].items():
-        lines.append(f"| {name} | {_cell([r['auroc'] for r in runs])} | {_cell([r[NEAREST] for r in runs])} |")
+        cells = [_cell(runs["seen"]), *(_cell([r[k] for r in runs["labelled"]]) for k in ("auroc", NEAREST))]
+        lines.append(f"| {'trial ' if name.isdigit() else ''}{name} | {' | '.join(cells)} |")
     spent = found["cost"]
     times = spent["trials"] * spent["seconds of a loop"] / spent["seconds of trials"]
     told = f"{spent['trials']:.0f} trials, {spent['pruned']:.0f} of them pruned: {spent['seconds of trials'] / 60:.0f} minutes of work."
@@ -136,27 +141,21 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=30)
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/tuning"), help="folder for the loops")
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--threads", type=int, default=1, help="as many as a trial had")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    config, home = presets.config("blossom"), ROOT / "mlruns"
-    study = open_study(config, home, go_on=False)
-    named = winner(study, config)
-    number = int(named.name) if named else best(study, config)[0].number
-    values = rounded(study.trials[number].params)
-    rows = ranking(config, home)
-    found: dict[str, Any] = {"trial": number, "values": values, "rows": rows, "correlations": correlations(rows), "fresh": {}}
-    found["cost"] = cost(config, home, arguments.work / "alone")
+    home = ROOT / "mlruns"
+    study = load_study(presets.config("blossom"), home)
+    config = begun_with(study, presets.config("blossom"))
+    rows = ranking(study, config, home)
+    found = {"correlations": correlations(rows), "fresh": fresh(study, config, home), "cost": cost(study, config, home), "rows": rows}
+    write_json(RESULT, found)
     draw(rows, ROOT / "docs" / "tuning-objective.png")
-    for name, asked in (("params.yaml", {}), (f"trial {number}", values)):
-        seeds = range(arguments.first, arguments.first + arguments.seeds)
-        found["fresh"][name] = [fresh(config, asked, s, arguments.work / f"{'trial' if asked else 'defaults'}-{s}") for s in seeds]
-        write_json(RESULT, found)
-    print(json.dumps(values), table(found), sep="\n")
+    for path in plots(study, folder(config, home)):
+        if path.stem in ("optimization_history", "param_importances"):
+            shutil.copy(path, ROOT / "docs" / f"tuning-{path.stem.replace('_', '-')}.png")
+    print(table(found))
 
 
 if __name__ == "__main__":

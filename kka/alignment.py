@@ -16,7 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from kka.descriptions import Writer
-from kka.errors import KkaError
+from kka.errors import Collapse
 from kka.log import Log, silent
 from kka.records import Pair
 
@@ -65,7 +65,7 @@ def align(
         parts[pair.part].append(_row(writer, prompt, pair))
     train, validation = parts["train"], parts["validation"]
     if not train:
-        raise KkaError("align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share.")
+        raise Collapse("align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share.")
     curves = _Curves(log)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trl and accelerate warn about choices that are made on purpose here
@@ -79,7 +79,7 @@ def align(
         held_out = trainer.evaluate() if validation else {}
     loss = curves.rows[-1]["loss"]
     if not math.isfinite(loss):
-        raise KkaError(f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta}).")
+        raise Collapse(f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta}).")
     writer.model.eval()
     result = {"pairs": float(len(train)), "loss": loss, "accuracy": curves.rows[-1]["accuracy"]}
     return result | ({"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}), curves.rows

@@ -148,8 +148,8 @@ class Evaluate(Section):
 class Dimension(Section):
     """What a study may set a value to: from `low` to `high`, on a logarithmic scale or in steps; or one of the `choices`."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float | None = Field(None, allow_inf_nan=False)
+    high: float | None = Field(None, allow_inf_nan=False)
     log: bool = False
     step: float | None = Field(None, gt=0)
     choices: list[Any] | None = None
@@ -158,8 +158,8 @@ class Dimension(Section):
 class Confirm(Section):
     """The `top` trials and the defaults are run again on so many fresh `seeds` before a winner is named."""
 
-    top: int = Field(3, ge=0)
-    seeds: int = Field(3, ge=1)
+    top: int = Field(2, ge=0)
+    seeds: int = Field(5, ge=2)
 
 
 class Tune(Section):

@@ -7,6 +7,11 @@ class KkaError(Exception):
     """Printed as its one sentence, without a traceback: who, wanted, got, and what to do now."""
 
 
+class Collapse(KkaError):
+    """What a run's own parameters have made is of no use: an adapter that fell apart, a lost loss, nothing to learn from. A study
+    gives such a trial up; any other mistake stops the study."""
+
+
 def out_of_space(error: Exception) -> bool:
     """Whether a write failed because the disk, a quota or a limit of file sizes is full; libraries in Rust only say so in words."""
     return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} or "No space left on device" in str(error)

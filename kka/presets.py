@@ -61,7 +61,7 @@ def edited(text: str, values: Mapping[str, Any]) -> str:
         *sections, key = path.split(".")
         place = document
         for section in sections:
-            place = place[section]
+            place = place.setdefault(section, {})
         place[key] = editor.load(re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))) if isinstance(value, float) else value
     editor.dump(document, out)
     return out.getvalue()

@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from kka.config import Config
-from kka.errors import KkaError
-from pipelines._space import changed
-from pipelines._stage import Run, make_run
+from kka.errors import Collapse, KkaError
+from pipelines._space import changed, value
+from pipelines._stage import COLLAPSED, Run, make_run
 
 
 def name_of(config: Config, number: int) -> str:
@@ -24,8 +25,12 @@ def experiment(config: Config, values: Mapping[str, Any], number: int, root: Pat
     """Runs the experiment in a folder of DVC's own, so that the workspace is not touched, and gives its rounds once it is over, their
     results in `root`. Raises KkaError with the sentence of the stage that failed."""
     name = name_of(config, number)
-    sets = [part for path, value in values.items() for part in ("-S", f"{path}={json.dumps(value)}")]
-    dvc(["exp", "run", "--temp", "--force", "--name", name, *sets])
+    sets = [
+        part for path, v in values.items() for part in ("-S", f"{'' if value(config, path) is not None else '+'}{path}={json.dumps(v)}")
+    ]
+    with suppress(KkaError):
+        dvc(["exp", "remove", name])  # of a trial whose process was killed
+    dvc(["exp", "run", "--temp", "--name", name, *sets])
     from dvc.api import DVCFileSystem
 
     files = DVCFileSystem(".", rev=name)
@@ -44,4 +49,5 @@ def dvc(arguments: list[str]) -> None:
     if told.returncode:
         lines = [line for line in (told.stdout + told.stderr).splitlines() if line.strip()]
         own = [line.removeprefix("kka: ") for line in lines if line.startswith("kka: ")]
-        raise KkaError(own[-1] if own else f"dvc {' '.join(arguments[:2])}: {lines[-1] if lines else told.returncode}")
+        kind = Collapse if f"exited with {COLLAPSED}" in told.stdout + told.stderr else KkaError
+        raise kind(own[-1] if own else f"dvc {' '.join(arguments[:2])}: {lines[-1] if lines else told.returncode}")

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from kka.config import Config
-from pipelines._outcome import confirmed, winner
+from pipelines._outcome import confirmed, verdict
 from pipelines._space import rounded
 from pipelines._study import over
 from pipelines.track import open_database
@@ -23,7 +23,8 @@ class Mirror:
         self.config = config
         self.client, self.experiment = open_database(home)
         self.parent = self._find("parent") or self._begin("parent", f"study {config.tune.study}", {})
-        self.known = {run.data.tags["kka.trial"] for run in self._search("tags.`mlflow.parentRunId` = '" + self.parent + "'")}
+        told = self._search(f"tags.`mlflow.parentRunId` = '{self.parent}' and attributes.status != 'RUNNING'")
+        self.known = {run.data.tags["kka.trial"] for run in told}  # one that is half told is told anew
 
     def update(self, study: optuna.Study) -> None:
         """Adds the trials that are over and not there yet."""
@@ -39,8 +40,7 @@ class Mirror:
             self.client.log_metric(self.parent, f"importance/{name}", share)
         for found in confirmed(study, self.config):
             self.client.log_metric(self.parent, f"fresh_seeds/{found.name}", sum(found.values) / len(found.values))
-        if (best := winner(study, self.config)) is not None:
-            self.client.set_tag(self.parent, "kka.winner", f"trial {best.name}: {best}")
+        self.client.set_tag(self.parent, "kka.winner", verdict(study, self.config))
         self.client.set_tag(self.parent, "kka.judges", study.user_attrs.get("judges", ""))
         self.client.set_tag(self.parent, "mlflow.note.content", report)
         (folder / "study.md").write_text(report, encoding="utf-8")
@@ -49,7 +49,14 @@ class Mirror:
         self.client.set_terminated(self.parent, "FINISHED")
 
     def _add(self, trial: FrozenTrial) -> None:
-        run = self._begin(str(trial.number), f"trial {trial.number}", {"mlflow.parentRunId": self.parent}, trial)
+        run = self._find(str(trial.number)) or self._begin(
+            str(trial.number), f"trial {trial.number}", {"mlflow.parentRunId": self.parent}, trial
+        )
+        self._tell(run, trial)
+        ended = int(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None
+        self.client.set_terminated(run, _STATUS[trial.state], ended)
+
+    def _tell(self, run: str, trial: FrozenTrial) -> None:
         for path, value in rounded(trial.params).items():
             self.client.log_param(run, path, value)
         for number, name in enumerate(self.config.lineage(self.config.last), start=1):
@@ -61,8 +68,6 @@ class Mirror:
             self.client.set_tag(run, "kka.reason", trial.user_attrs["reason"][:4000])
         if trial.values:  # of trials side by side on the parent, by their number
             self.client.log_metric(self.parent, "auroc", trial.values[0], step=trial.number)
-        ended = int(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None
-        self.client.set_terminated(run, _STATUS[trial.state], ended)
 
     def _begin(self, number: str, name: str, tags: dict[str, str], trial: FrozenTrial | None = None) -> str:
         about = {"kka.study": self.config.tune.study, "kka.trial": number, "mlflow.runName": name, **tags}

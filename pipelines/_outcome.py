@@ -13,9 +13,10 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import t
 
 from kka.config import Config
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from pipelines._space import changed, rounded, value
 from pipelines._study import folder, over, quiet
 from pipelines._tables import markdown
@@ -39,29 +40,36 @@ class Confirmed:
 
     @property
     def error(self) -> float:
-        """The standard error of the gain; infinite for one seed."""
+        """The standard error of the gain."""
         return statistics.stdev(self.over) / math.sqrt(len(self.over)) if len(self.over) > 1 else math.inf
+
+    def surely(self, among: int) -> bool:
+        """Whether the gain is more than chance gives the best of so many candidates in one study of twenty (Student's t, Bonferroni)."""
+        return len(self.over) > 1 and self.gain > float(t.ppf(1 - 0.025 / max(among, 1), len(self.over) - 1)) * self.error
 
     def __str__(self) -> str:
         better = sum(v > 0 for v in self.over)
         return f"{self.gain:+.4f} ± {self.error:.4f} over the defaults, better on {better} of {len(self.over)} fresh seeds"
 
 
-def best(study: optuna.Study, config: Config) -> list[FrozenTrial]:
-    """The finished trials within their constraints, the best first. Raises KkaError where none finished."""
-    finished = [t for t in over(study) if t.state == TrialState.COMPLETE]
+def best(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials within their constraints, the best first; of two aims the front, the fewest images first. Raises KkaError
+    where none finished."""
+    finished = [trial for trial in over(study) if trial.state == TrialState.COMPLETE]
     if not finished:
-        reasons = [t.user_attrs["reason"] for t in over(study) if "reason" in t.user_attrs]
+        reasons = [trial.user_attrs["reason"] for trial in over(study) if "reason" in trial.user_attrs]
         raise KkaError(f"tune: of {len(over(study))} trials none finished. {reasons[-1] if reasons else 'Raise tune.timeout.'}")
-    kept = [t for t in finished if all(c <= 0 for c in t.constraints.values())]
-    return sorted(kept, key=lambda t: -t.values[0])
+    if len(study.directions) > 1:
+        return sorted(study.best_trials, key=lambda trial: trial.values[1])
+    kept = [trial for trial in finished if all(c <= 0 for c in trial.constraints.values())]
+    return sorted(kept, key=lambda trial: -trial.values[0])
 
 
 def candidates(study: optuna.Study, config: Config) -> dict[str, dict[str, Any]]:
     """What is run again, by the trial's number: values by path; of `DEFAULTS` none."""
     now = rounded({path: value(config, path) for path in config.tune.space})
-    others = [t for t in best(study, config) if rounded(t.params) != now]
-    return {DEFAULTS: {}, **{str(t.number): rounded(t.params) for t in others[: config.tune.confirm.top]}}
+    others = [trial for trial in best(study) if rounded(trial.params) != now]
+    return {DEFAULTS: {}, **{str(trial.number): rounded(trial.params) for trial in others[: config.tune.confirm.top]}}
 
 
 def jobs(study: optuna.Study, config: Config) -> list[tuple[str, int]]:
@@ -78,19 +86,20 @@ def confirm(study: optuna.Study, config: Config, home: Path) -> None:
         try:
             with FileLock(place / "running" / _key(name, i), timeout=0):
                 if _key(name, i) not in study.user_attrs:
-                    study.set_user_attr(_key(name, i), _again(config, place, name, i, chosen[name]))
+                    study.set_user_attr(_key(name, i), _again(study, config, place, name, i, chosen[name]))
         except Timeout:
             continue
 
 
-def _again(config: Config, place: Path, name: str, i: int, values: Mapping[str, Any]) -> float | None:
-    """The objective of the last round on a fresh seed; None where an adapter falls apart."""
+def _again(study: optuna.Study, config: Config, place: Path, name: str, i: int, values: Mapping[str, Any]) -> float | None:
+    """The objective of the last round on a fresh seed; None where the parameters make nothing of use."""
     trials, root, found = Trials(config, place), place / "confirm" / f"{name}-{i}", None
     try:
         with quiet(root / "log.txt"):
             for run in trials.rounds(changed(trials.config, values, seed=trials.seed("confirm", i)), root):
                 found = trials.look(run).auroc
-    except KkaError:
+    except (Collapse, RuntimeError) as error:
+        study.set_user_attr(f"{_key(name, i)} reason", f"{type(error).__name__}: {error}")
         return None
     return found
 
@@ -113,27 +122,39 @@ def confirmed(study: optuna.Study, config: Config) -> list[Confirmed]:
 
 
 def winner(study: optuna.Study, config: Config) -> Confirmed | None:
-    """The candidate that is best on fresh seeds; None where that is what params.yaml says already, or nothing was run again."""
+    """The candidate that is best on fresh seeds; None where that is what params.yaml said when the study began."""
     found = confirmed(study, config)
     return found[0] if found and found[0].name != DEFAULTS else None
 
 
+def verdict(study: optuna.Study, config: Config) -> str:
+    """A sentence on the winner, and on how sure that is."""
+    found, among = winner(study, config), len(candidates(study, config)) - 1
+    if not confirmed(study, config):
+        return "Nothing was confirmed on fresh seeds."
+    if found is None:
+        return "No trial is better than the parameters that the study began with."
+    sure = "" if found.surely(among) else f" That is within what chance gives the best of {among}."
+    return f"Trial {found.name}: {found}.{sure}"
+
+
 def describe(study: optuna.Study, config: Config) -> str:
     """The outcome in Markdown."""
-    ended, now = over(study), {path: value(config, path) for path in config.tune.space}
-    pruned = [t for t in ended if t.state == TrialState.PRUNED]
+    ended, pareto = over(study), len(study.directions) > 1
+    stopped = [trial for trial in ended if trial.state != TrialState.COMPLETE]
+    rows = [_row(str(trial.number), trial, rounded(trial.params)) for trial in (best(study) if pareto else best(study)[:_SHOWN])]
     parts = [
         f"# Study {config.tune.study}",
-        f"{len(ended)} trials, {len(pruned)} of them pruned. Objective: {_objective(config)}.",
-        "## Best trials",
-        markdown(
-            [_row(str(t.number), t, rounded(t.params)) for t in best(study, config)[:_SHOWN]] or [{"trial": "none within its constraints"}]
-        ),
+        f"{len(ended)} trials, {len(stopped)} of them pruned or of no use. Objective: {_objective(config)}.",
+        "## The front" if pareto else "## Best trials",
+        markdown(rows) if rows else "No trial kept within its constraints (readable and distinct texts, as many as were asked for).",
     ]
     if found := confirmed(study, config):
         rows = [{"trial": c.name, "AUROC": _spread(c.values), "over the defaults": f"{c.gain:+.4f} ± {c.error:.4f}"} for c in found]
-        parts += ["## On fresh seeds", markdown(rows), _verdict(study, config)]
-    parts += ["## params.yaml as it is", markdown([{"parameter": k, "value": str(v)} for k, v in now.items()])]
+        parts += ["## On fresh seeds", markdown(rows), verdict(study, config)]
+        parts += ["`kka tune --apply` writes it into params.yaml."] if winner(study, config) else []
+    now = {path: value(config, path) for path in config.tune.space}
+    parts += ["## The parameters that it began with", markdown([{"parameter": k, "value": str(v)} for k, v in now.items()])]
     return "\n\n".join(p.strip() for p in parts) + "\n"
 
 
@@ -141,14 +162,6 @@ def _objective(config: Config) -> str:
     if config.tune.objective == "validation":
         return "AUROC on the validation split"
     return "AUROC of held-out normals against a panel of generated anomalies, the mean over the rounds that they come from"
-
-
-def _verdict(study: optuna.Study, config: Config) -> str:
-    found = winner(study, config)
-    if found is None:
-        return "No trial is better than params.yaml as it is."
-    sure = "" if found.gain > 2 * found.error else " That is within what chance does."
-    return f"Trial {found.name}: {found}.{sure} `kka tune --apply` writes it into params.yaml."
 
 
 def _row(name: str, trial: FrozenTrial, values: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 from kka import alignment
 from kka.confusion import Guard, preference_pairs, surrogate
 from kka.descriptions import Writer, save_adapter
-from kka.errors import KkaError
+from kka.errors import Collapse
 from kka.records import Anomaly, Description, Pair, texts
 from pipelines._stage import Run
 from pipelines._texts import ask, figures, prompts
@@ -48,7 +48,7 @@ def learn(run: Run, writer: Writer, guard: Guard, pairs: Sequence[Pair], folder:
             health = {"readable": found["readable"], "distinct": found["distinct"], "normal": found["normal"] / found["attempts"]}
             return numbers | health | {"share_of_the_way": share}, curves
     least = getattr(section.health, ill[0])
-    raise KkaError(
+    raise Collapse(
         f"align: the adapter of round {run.round} has fallen apart: {found[ill[0]]:.0%} of {found['attempts']:.0f} descriptions are"
         f" {ill[0]}, wanted at least {least:.0%} (align.health.{ill[0]}). Lower align.learning_rate ({section.learning_rate}) or"
         f" align.steps ({section.steps}), or raise align.beta ({section.beta}) or align.sft ({section.sft})."

@@ -9,6 +9,7 @@ from kka.doctor import preflight
 from kka.errors import KkaError
 from kka.registry import suggestion
 
+_OPTIONS = ("detect.options", "synthesize.options")  # what may be named without standing in params.yaml
 _FIXED = ("seed", "last", "rounds", "prepare", "evaluate", "tune")  # else trials would not be compared on the same data
 
 
@@ -31,7 +32,7 @@ def _check_path(config: Config, path: str) -> None:
     head, _, option = path.rpartition(".")
     if path.split(".")[0] in _FIXED:
         raise KkaError(f"tune.space: {path} stays as it is in a study, or trials could not be compared.")
-    if path not in known and not (head.endswith(".options") and option):
+    if path not in known and not (head in _OPTIONS and option):
         raise KkaError(f"tune.space: there is no parameter '{path}'.{suggestion(path, known)}")
 
 

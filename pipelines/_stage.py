@@ -14,10 +14,12 @@ from pathlib import Path
 
 from kka.config import Config, read_config
 from kka.doctor import cores, preflight
-from kka.errors import KkaError, out_of_space
+from kka.errors import Collapse, KkaError, out_of_space
 from kka.log import Log, silent
 from kka.records import seed_of
 from pipelines._spool import home, telling
+
+COLLAPSED = 3  # the exit code of a stage whose own parameters made nothing of use
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
             # a temporary experiment of DVC, gone in a moment: what its stages did not tell, having come from the cache, is told now
             subprocess.run([sys.executable, "-m", "pipelines.track"], check=False)
     except KkaError as error:
-        sys.exit("\n".join(f"kka: {line}" for line in str(error).splitlines()))
+        print("\n".join(f"kka: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(COLLAPSED if isinstance(error, Collapse) else 1)
     except Exception as error:
         if not out_of_space(error):
             raise

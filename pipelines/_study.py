@@ -16,15 +16,15 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
-from kka.config import Config
-from kka.errors import KkaError
+from kka.config import Config, check_config
+from kka.errors import Collapse, KkaError
 from kka.records import seed_of
 from pipelines._experiments import experiment
 from pipelines._space import changed, defaults, suggest
+from pipelines._stage import Run
 from pipelines._trials import Trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-_FIRST = 30  # seconds in which a new trial takes its lock
 _BEAT = 60  # seconds between two signs of life in a database
 _TRIES = 3  # of a trial whose process was killed
 _AT_RANDOM = 5  # trials before sampler and pruner look at others
@@ -35,29 +35,48 @@ def folder(config: Config, home: Path) -> Path:
     return home / "tune" / config.tune.study
 
 
-def open_study(config: Config, home: Path, *, go_on: bool = True) -> optuna.Study:
-    """The study that params.yaml names, begun where it is new. Raises KkaError where its storage cannot be reached, or, to `go_on`
-    with it, where its name belongs to another space or other parameters."""
+def open_study(config: Config, home: Path, mode: str = "in process") -> optuna.Study:
+    """The study that params.yaml names, begun where it is new. Raises KkaError where its storage cannot be reached, or its name
+    belongs to another space, other parameters, or another mode of running trials."""
     tune = config.tune
     directions: list[Any] = ["maximize", "minimize"] if tune.pareto else ["maximize"]
-    try:
+    with _reaching(config, home):
         study = optuna.create_study(
             storage=_storage(config, home), study_name=tune.study, directions=directions, load_if_exists=True, pruner=_pruner(config)
         )
-    except Exception as error:  # each database driver has its own ways to fail
-        reason = " ".join(str(error).split())[:160]
-        raise KkaError(f"tune.storage: {tune.storage or home} cannot be used ({type(error).__name__}: {reason}).") from None
-    told = json.dumps(_spec(config), sort_keys=True)
+    told = _spec(config) | {"mode": mode}
     if (before := study.user_attrs.get("spec")) is None:
-        study.set_user_attr("spec", told)
+        study.set_user_attr("spec", json.dumps(told, sort_keys=True))
         if (values := defaults(config)) is not None:
             study.enqueue_trial(values)
-    elif before != told and go_on:
-        raise KkaError(
-            f"tune.study: '{tune.study}' was begun with {_difference(json.loads(before), json.loads(told))}."
-            " Put it back, or give the new study another name."
-        )
+    elif different := difference(json.loads(before), told):
+        raise KkaError(f"tune.study: '{tune.study}' was begun with {different}. Put it back, or give the new study another name.")
     return study
+
+
+def load_study(config: Config, home: Path) -> optuna.Study:
+    """The study that params.yaml names, to be looked at. Raises KkaError where there is none."""
+    with _reaching(config, home):
+        storage = _storage(config, home)
+        if config.tune.study in optuna.get_all_study_names(storage):
+            return optuna.load_study(study_name=config.tune.study, storage=storage)
+    raise KkaError(f"tune: there is no study '{config.tune.study}'. `kka tune` begins it.")
+
+
+def begun_with(study: optuna.Study, config: Config) -> Config:
+    """The config that the study was begun with, which its candidates are compared with; `tune` but for the space is that of now."""
+    spec = json.loads(study.user_attrs["spec"])
+    own = config.tune.model_dump() | spec.pop("tune")
+    return check_config({k: v for k, v in spec.items() if k != "mode"} | {"tune": own})
+
+
+@contextmanager
+def _reaching(config: Config, home: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each database driver has its own ways to fail
+        reason = " ".join(str(error).split())[:160]
+        raise KkaError(f"tune.storage: {config.tune.storage or home} cannot be used ({type(error).__name__}: {reason}).") from None
 
 
 def _storage(config: Config, home: Path) -> Any:
@@ -91,14 +110,15 @@ def _spec(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"tune"}) | {"tune": tune}
 
 
-def _difference(before: Any, now: Any, path: str = "") -> str:
+def difference(before: Any, now: Any, path: str = "") -> str:
+    """The first value in which two nested mappings differ, as a part of a sentence; empty where there is none."""
     for key in sorted({*before, *now}):
         one, other = before.get(key), now.get(key)
         if one != other:
             if isinstance(one, dict) and isinstance(other, dict):
-                return _difference(one, other, f"{path}{key}.")
+                return difference(one, other, f"{path}{key}.")
             return f"{path}{key} {one!r} and is now asked to go on with {other!r}"
-    return "the same parameters"
+    return ""
 
 
 def over(study: optuna.Study) -> list[FrozenTrial]:
@@ -107,9 +127,8 @@ def over(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in found if t.state != TrialState.FAIL or "reason" in t.user_attrs]
 
 
-def work(study: optuna.Study, config: Config, home: Path, deadline: float, dvc: bool) -> None:
-    """Runs trials until there are enough, or until the time `deadline`, in this process; others may do the same beside it. With
-    `dvc` each trial is an experiment of DVC."""
+def work(study: optuna.Study, config: Config, home: Path, deadline: float) -> None:
+    """Runs trials until there are enough, or until the time `deadline`, in this process; others may do the same beside it."""
     place = folder(config, home)
     (place / "running").mkdir(parents=True, exist_ok=True)
     claim = FileLock(place / "running" / "claim", thread_local=False)  # held from the count of trials to the lock of the next one
@@ -121,70 +140,83 @@ def work(study: optuna.Study, config: Config, home: Path, deadline: float, dvc: 
                 break
             # sampled by the number of the trial, and not by what this process has drawn before
             study.sampler = _sampler(config, seed_of(config.seed, "sampler", len(study.get_trials(deepcopy=False))))
-            study.optimize(lambda trial: _run(trial, config, place, claim, dvc), n_trials=1, catch=(KkaError,))
+            study.optimize(lambda trial: _run(trial, study, config, place, claim), n_trials=1, catch=(Collapse,))
 
 
 def revive(study: optuna.Study, place: Path, config: Config) -> None:
-    """Fails the trials of this machine whose process is gone, and puts them in the queue again."""
-    if config.tune.storage is not None:  # Optuna's heartbeat does so
+    """Fails the trials whose process is gone, and puts them in the queue again. Wants the claim."""
+    if config.tune.storage is not None:
+        optuna.storages.fail_stale_trials(study)  # by their heartbeats
         return
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        lock = place / "running" / str(trial.number)
-        if not lock.exists() and time.time() - started < _FIRST:
-            continue
         try:
-            with FileLock(lock, timeout=0):
-                fresh = study.get_trials(deepcopy=False)[trial.number]
-                if fresh.state == TrialState.RUNNING:
-                    study.tell(trial.number, state=TrialState.FAIL)
-                    tries = int(trial.user_attrs.get("tries", 1))
-                    if tries < _TRIES:
-                        study.enqueue_trial(trial.params, user_attrs={"tries": tries + 1, "retry of": trial.number})
+            with FileLock(place / "running" / str(trial.number), timeout=0):
+                study.tell(trial.number, state=TrialState.FAIL)
+                tries = int(trial.user_attrs.get("tries", 1))
+                if tries < _TRIES:
+                    study.enqueue_trial(trial.params, user_attrs={"tries": tries + 1, "retry of": trial.number})
         except Timeout:
             continue
 
 
-def _run(trial: optuna.Trial, config: Config, place: Path, claim: FileLock, dvc: bool) -> float | tuple[float, float]:
-    """Plays a trial. An adapter that falls apart, or another mistake that only these parameters make, prunes it with the reason."""
+def _run(trial: optuna.Trial, study: optuna.Study, config: Config, place: Path, claim: FileLock) -> float | tuple[float, float]:
+    """Plays a trial. Where its parameters make nothing of use, it is pruned with the reason."""
     with FileLock(place / "running" / str(trial.number)):
         claim.release()
-        trials = Trials(config, place)
-        root = place / "trials" / str(trial.number)
+        trials, root, began = Trials(config, place), place / "trials" / str(trial.number), time.perf_counter()
         values = suggest(trial, config)
-        began, auroc, images = time.perf_counter(), 0.0, 0
+        made = changed(trials.config, values)
         try:
             with quiet(root / "log.txt"):
-                played = experiment(config, values, trial.number, root) if dvc else trials.rounds(changed(trials.config, values), root)
-                for number, run in enumerate(played, start=1):
-                    found = trials.look(run)
-                    auroc, images = found.auroc, images + int(found.figures["kept"]) + config.synthesize.controls
-                    trial.set_user_attr(run.round, {"auroc": auroc, **found.figures})
-                    if not config.tune.pareto:
-                        trial.report(auroc, number)
-                        if trial.should_prune():
-                            raise optuna.TrialPruned(f"behind the median of the others in {run.round}")
-        except optuna.TrialPruned as pruned:
-            trial.set_user_attr("reason", str(pruned))
-            raise
-        except KkaError as error:
-            trial.set_user_attr("reason", str(error))
-            if not config.tune.pareto:
-                raise optuna.TrialPruned(str(error)) from None
-            raise
+                played = experiment(config, values, trial.number, root) if _mode(study) == "dvc" else trials.rounds(made, root)
+                auroc = _rounds(trial, trials, made, played)
+        except (Collapse, RuntimeError) as error:  # out of memory, say; where nothing has come through yet, it is not the trial's fault
+            if isinstance(error, RuntimeError) and not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                raise
+            reason = f"{'' if isinstance(error, Collapse) else type(error).__name__ + ': '}{error}"
+            trial.set_user_attr("reason", reason)
+            raise (Collapse if config.tune.pareto else optuna.TrialPruned)(reason) from None
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - began, 1))
-        _constrain(trial, config)
-        return (auroc, float(images)) if config.tune.pareto else auroc
+        _constrain(trial, made)
+        return (auroc, float(_images(trial, made))) if config.tune.pareto else auroc
 
 
-def _constrain(trial: optuna.Trial, config: Config) -> None:
+def _mode(study: optuna.Study) -> str:
+    return str(json.loads(study.user_attrs["spec"])["mode"])
+
+
+def _rounds(trial: optuna.Trial, trials: Trials, made: Config, played: Iterator[Run]) -> float:
+    """Looks at each round's detector and reports it; the last one's objective. Raises TrialPruned for a trial that lies behind."""
+    auroc = 0.0
+    for number, run in enumerate(played, start=1):
+        found = trials.look(run)
+        auroc = found.auroc
+        trial.set_user_attr(run.round, {"auroc": auroc, **found.figures})
+        if not trials.config.tune.pareto:
+            trial.report(auroc, number)
+            if run.round != made.last and trial.should_prune():
+                reason = f"behind the median of the others in {run.round}"
+                trial.set_user_attr("reason", reason)
+                raise optuna.TrialPruned(reason)
+    return auroc
+
+
+def _told(trial: optuna.Trial, made: Config) -> list[dict[str, float]]:
+    return [trial.user_attrs[name] for name in made.lineage(made.last)]
+
+
+def _images(trial: optuna.Trial, made: Config) -> int:
+    """How many pictures the trial has had made."""
+    return sum(int(r["kept"]) + made.synthesize.controls for r in _told(trial, made))
+
+
+def _constrain(trial: optuna.Trial, made: Config) -> None:
     """What the winner must keep: readable and distinct texts, and as many as were asked for."""
-    rounds = [trial.user_attrs[name] for name in config.lineage(config.last)]
-    health = config.align.health
+    rounds, health = _told(trial, made), made.align.health
     trial.set_constraint("readable", health.readable - min(r["readable"] for r in rounds))
     trial.set_constraint("distinct", health.distinct - min(r["distinct"] for r in rounds))
-    trial.set_constraint("missing descriptions", max(config.describe.count - r["kept"] for r in rounds))
+    trial.set_constraint("missing descriptions", max(made.describe.count - r["kept"] for r in rounds))
 
 
 @contextmanager

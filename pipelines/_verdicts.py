@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kka import detectors
 from kka.confusion import grade
-from kka.errors import KkaError
+from kka.errors import Collapse
 from kka.images import read_split
 from kka.metrics import separation
 from kka.records import Anomaly, Grade
@@ -45,7 +45,7 @@ def check_contrast(run: Run, pool: Sequence[Anomaly]) -> None:
     hard one is worth a warning, for it is common where the detector is good, and the lowest scores are still the nearest."""
     hard = sum(a.grade == "hard" for a in pool)
     if hard == len(pool):
-        raise KkaError(
+        raise Collapse(
             f"assess: round {run.round} wants hard and easy anomalies, got {hard} hard ones of {len(pool)}: the detector takes all of them"
             " for normal. Lower assess.quantile, or look at the pictures: they may show the normal class."
         )

@@ -1,7 +1,7 @@
 """The language model describes anomalies, with what the round before has taught it; the guard sorts out what cannot be one."""
 
 from kka import registry
-from kka.errors import KkaError
+from kka.errors import Collapse
 from kka.records import Anomaly, read_records, texts, write_json, write_records
 from pipelines._stage import Run, stage
 from pipelines._texts import ask, figures, fit_guard, load_describer
@@ -14,7 +14,7 @@ def main(run: Run) -> None:
     found = ask(run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
     kept = texts(found, "kept")
     if not kept:
-        raise KkaError(
+        raise Collapse(
             f"describe: round {run.round} wanted {section.count} descriptions, got none that the guard keeps"
             f" ({_counts(figures(found))}). Raise describe.attempts, or loosen describe.guard."
         )

@@ -17,11 +17,11 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from kka.config import Config
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.presets import edited
 from pipelines import _study, tune
 from pipelines._mirror import Mirror
-from pipelines._outcome import DEFAULTS, best, candidates, confirm, confirmed, describe, jobs, winner
+from pipelines._outcome import DEFAULTS, Confirmed, best, candidates, confirm, confirmed, describe, jobs, winner
 from pipelines._space import changed, check_space, defaults, rounded
 from pipelines._study import folder, open_study, over, work
 from pipelines._trials import Round
@@ -57,7 +57,7 @@ class Paper:
             time.sleep(self.seconds)
             value = type(self).value(found, number)
             if value is None:
-                raise KkaError(f"align: the adapter of round {name} has fallen apart")
+                raise Collapse(f"align: the adapter of round {name} has fallen apart")
             yield SimpleNamespace(round=name, value=value)
 
     def look(self, run: Any) -> Round:
@@ -90,6 +90,8 @@ def states(study: optuna.Study) -> list[str]:
         ),
         ({"align.steps": {"low": 1.5, "high": 20}}, "tune.space: align.steps is a whole number, got 1.5."),
         ({"align.enabled": {"low": 0, "high": 1}}, "tune.space: align.enabled is True, which has no low and high. Give choices."),
+        ({"detectt.options.learning_rate": {"low": 1e-4, "high": 1}}, "tune.space: there is no parameter 'detectt.options.learning_rate'."),
+        ({"describe.options.x": {"low": 1, "high": 2}}, "tune.space: there is no parameter 'describe.options.x'."),
         ({"detect.options.learning_rte": {"low": 1e-4, "high": 1e-2}}, "tune.space: detect.options.learning_rte cannot be 0.0001. detect:"),
         ({}, "tune.space is empty: name parameters by path"),
     ],
@@ -104,13 +106,14 @@ def test_a_space_is_checked_before_the_first_trial(space: dict[str, Any], said: 
     ("dimension", "said"),
     [
         ({"low": 1.0, "high": 0.1}, "wants low below high, got 1 and 0.1"),
+        ({"low": 0.1, "high": float("inf")}, "high: input should be a finite number, got inf"),
         ({"low": 0.1}, "wants low and high, or choices"),
         ({"choices": [1]}, "wants two choices or more"),
         ({"low": 0.0, "high": 1.0, "log": True}, "wants low above 0 and no step on a logarithmic scale"),
     ],
 )
 def test_a_dimension_is_a_range_or_choices(dimension: dict[str, Any], said: str) -> None:
-    with pytest.raises(KkaError, match=f"^params.yaml: tune.space: align.beta {said}"):
+    with pytest.raises(KkaError, match=f"^params.yaml: tune.space(: align.beta |.align.beta.){said}"):
         config(tune__space={"align.beta": dimension})
 
 
@@ -136,14 +139,14 @@ def test_what_a_trial_runs_with_is_what_a_winner_writes() -> None:
 
 def test_a_study_begins_with_params_as_they_are_and_ends_after_its_trials(paper: type[Paper], tmp_path: Path) -> None:
     study = open_study(config(), tmp_path)
-    work(study, config(), tmp_path, FOR_EVER, False)
+    work(study, config(), tmp_path, FOR_EVER)
     assert len(over(study)) == 6 and rounded(study.trials[0].params) == defaults(config()) == {"align.beta": 0.3, "align.lora.r": 8}
     assert all(t.values == [pytest.approx(rounded(t.params)["align.beta"])] for t in study.trials if t.state == TrialState.COMPLETE)
     assert study.trials[0].intermediate_values == {1: 0.3, 2: 0.3, 3: 0.3}
-    work(study, config(), tmp_path, FOR_EVER, False)  # a day later: nothing is left to do
+    work(study, config(), tmp_path, FOR_EVER)  # a day later: nothing is left to do
     assert len(study.trials) == 6
     more = config(tune__trials=8)
-    work(open_study(more, tmp_path), more, tmp_path, FOR_EVER, False)
+    work(open_study(more, tmp_path), more, tmp_path, FOR_EVER)
     assert len(over(open_study(more, tmp_path))) == 8
 
 
@@ -151,7 +154,7 @@ def test_the_same_study_draws_the_same_trials_also_where_it_was_interrupted(pape
     for name, steps in (("one", [6]), ("two", [2, 3, 6])):
         for trials in steps:
             asked = config(tune__trials=trials)
-            work(open_study(asked, tmp_path / name), asked, tmp_path / name, FOR_EVER, False)
+            work(open_study(asked, tmp_path / name), asked, tmp_path / name, FOR_EVER)
     found = [[t.params for t in open_study(config(), tmp_path / name).trials] for name in ("one", "two")]
     assert found[0] == found[1]
 
@@ -175,32 +178,32 @@ def test_a_storage_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_database_holds_a_study_too(paper: type[Paper], tmp_path: Path) -> None:
     asked = config(tune__storage=f"sqlite:///{tmp_path / 'study.db'}", tune__trials=3)
-    work(open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    work(open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
     assert states(open_study(asked, tmp_path)) == ["COMPLETE"] * 3
 
 
 def test_a_trial_that_lies_behind_is_stopped_between_rounds(paper: type[Paper], tmp_path: Path) -> None:
     asked = config(tune__trials=12, tune__sampler="random")
     paper.value = staticmethod(lambda found, number: found.align.beta * (1 if found.align.beta > 0.25 else 0.1))
-    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
     pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
-    assert pruned and all(len(t.intermediate_values) < 3 for t in pruned)
+    assert pruned and all(len(t.intermediate_values) < 3 for t in pruned)  # after the last round there is nothing to save
     assert all(t.user_attrs["reason"].startswith("behind the median of the others in r") for t in pruned)
     assert "PRUNED" not in states(study)[:5]
     free = config(tune__trials=12, tune__sampler="random", tune__pruner="none")
-    work(study := open_study(free, tmp_path / "free"), free, tmp_path / "free", FOR_EVER, False)
+    work(study := open_study(free, tmp_path / "free"), free, tmp_path / "free", FOR_EVER)
     assert set(states(study)) == {"COMPLETE"}
 
 
 def test_an_adapter_that_falls_apart_prunes_its_trial_with_the_reason(paper: type[Paper], tmp_path: Path) -> None:
     asked = config(tune__trials=12, tune__sampler="random")
     paper.value = staticmethod(lambda found, number: None if number == 2 and found.align.lora.r == 4 else 0.5)
-    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
     found = {t.params["align.lora.r"]: t for t in study.trials}
     assert found[8].state == TrialState.COMPLETE and found[4].state == TrialState.PRUNED
     assert found[4].user_attrs["reason"] == "align: the adapter of round r2 has fallen apart"
     paper.value = staticmethod(lambda found, number: None)
-    work(study := open_study(config(), tmp_path / "ill"), config(), tmp_path / "ill", FOR_EVER, False)
+    work(study := open_study(config(), tmp_path / "ill"), config(), tmp_path / "ill", FOR_EVER)
     with pytest.raises(KkaError, match="^tune: of 6 trials none finished. align: the adapter of round r1 has fallen apart"):
         candidates(study, config())
 
@@ -211,8 +214,8 @@ def test_the_best_is_within_its_constraints(paper: type[Paper], tmp_path: Path, 
 
     monkeypatch.setattr(paper, "look", look)
     asked = config(tune__trials=12)
-    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
-    values = [t.values[0] for t in best(study, asked)]
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
+    values = [t.values[0] for t in best(study)]
     assert max(t.values[0] for t in study.trials if t.values) > 0.6 >= max(values) and values == sorted(values, reverse=True)
 
 
@@ -221,8 +224,8 @@ def test_a_winner_is_named_by_fresh_seeds_alone(paper: type[Paper], tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "mlruns"
     paper.value = staticmethod(lambda found, number: found.align.beta if found.seed < 100 else 1 - found.align.beta + found.seed / 1e4)
-    work(study := open_study(config(), home), config(), home, FOR_EVER, False)
-    lucky, second = best(study, config())[:2]
+    work(study := open_study(config(), home), config(), home, FOR_EVER)
+    lucky, second = best(study)[:2]
     assert list(candidates(study, config())) == [DEFAULTS, str(lucky.number), str(second.number)] and lucky.values[0] > 0.3
     assert len(jobs(study, config())) == 9 and winner(study, config()) is None
     confirm(study, config(), home)
@@ -230,17 +233,17 @@ def test_a_winner_is_named_by_fresh_seeds_alone(paper: type[Paper], tmp_path: Pa
     found = confirmed(study, config())
     assert found[0].name == DEFAULTS and found[0].gain == 0.0
     assert found[-1].gain == pytest.approx(0.3 - rounded(lucky.params)["align.beta"]) and found[-1].error == pytest.approx(0, abs=1e-9)
-    assert "No trial is better than params.yaml as it is." in describe(study, config())
-    with pytest.raises(KkaError, match="^tune: no trial was better than params.yaml on fresh seeds"):
-        tune.apply(config(), "winner", False)
+    assert "No trial is better than the parameters that the study began with." in describe(study, config())
+    with pytest.raises(KkaError, match="^tune: no trial is better than the parameters that .* stays as it is."):
+        tune.apply(config(), "winner", "in process")
 
 
 def test_a_candidate_that_falls_apart_on_a_fresh_seed_is_out(paper: type[Paper], tmp_path: Path) -> None:
     paper.value = staticmethod(lambda found, number: None if found.seed == 101 and found.align.beta > 0.5 else found.align.beta)
-    work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER, False)
+    work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER)
     confirm(study, config(), tmp_path)
     names = {c.name for c in confirmed(study, config())}
-    out = {str(t.number) for t in best(study, config())[:2] if t.params["align.beta"] > 0.5}
+    out = {str(t.number) for t in best(study)[:2] if t.params["align.beta"] > 0.5}
     assert out and not out & names and DEFAULTS in names
 
 
@@ -249,25 +252,94 @@ def test_the_winner_goes_into_params_with_its_comments(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "mlruns"
-    work(study := open_study(config(), home), config(), home, FOR_EVER, False)
+    work(study := open_study(config(), home), config(), home, FOR_EVER)
     confirm(study, config(), home)
     found = winner(study, config())
     assert found is not None and f"Trial {found.name}: +" in describe(study, config())
     (tmp_path / "params.yaml").write_text((ROOT / "presets" / "blossom.yaml").read_text())
-    tune.apply(config(), "winner", False)
+    tune.apply(config(), "winner", "in process")
     told = capsys.readouterr().out
     values = rounded(study.trials[int(found.name)].params)
     assert f"+  beta: {values['align.beta']} # how strongly" in told and "better on 3 of 3 fresh seeds" in told
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["align"]["beta"] == values["align.beta"]
     with pytest.raises(KkaError, match="^tune: there is no finished trial 99. There are 0, "):
-        tune.apply(config(), "99", False)
+        tune.apply(config(), "99", "in process")
 
 
-def test_two_aims_give_a_front_and_nothing_is_pruned(paper: type[Paper], tmp_path: Path) -> None:
-    asked = config(tune__pareto=True, tune__space={"align.beta": SPACE["align.beta"], "describe.count": {"low": 10, "high": 40}})
-    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER, False)
-    assert set(states(study)) == {"COMPLETE"} and study.best_trials
-    assert all(t.values[1] == 3 * (24 + 8) for t in study.trials)  # three rounds of descriptions and controls
+def test_it_is_applied_once_and_not_before_it_is_confirmed(
+    paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "mlruns"
+    with pytest.raises(KkaError, match="^tune: there is no study 'kka'. `kka tune` begins it."):
+        tune.apply(config(), "winner", "in process")
+    work(study := open_study(config(), home), config(), home, FOR_EVER)
+    (tmp_path / "params.yaml").write_text((ROOT / "presets" / "blossom.yaml").read_text())
+    with pytest.raises(KkaError, match="^tune: nothing is confirmed on fresh seeds yet. Let `kka tune` come to its end"):
+        tune.apply(config(), "winner", "in process")
+    confirm(study, config(), home)
+    tune.apply(config(), "winner", "in process")
+    written = (tmp_path / "params.yaml").read_text()
+    found = winner(study, config())
+    assert found is not None
+    values = rounded(study.trials[int(found.name)].params)
+    after = config(align__beta=values["align.beta"], align__lora=config().align.lora.model_dump() | {"r": values["align.lora.r"]})
+    capsys.readouterr()
+    tune.apply(after, "winner", "in process")
+    assert (tmp_path / "params.yaml").read_text() == written and f"holds trial {found.name} already" in capsys.readouterr().out
+    tune.apply(config(describe__count=99), found.name, "in process")
+    assert "Mind that the study began with describe.count 24 and params.yaml now says 99." in capsys.readouterr().out
+
+
+def test_two_aims_give_a_front_by_the_images_of_each_trial(paper: type[Paper], tmp_path: Path) -> None:
+    space = {"align.beta": SPACE["align.beta"], "synthesize.controls": {"low": 8, "high": 40}}
+    asked = config(tune__pareto=True, tune__space=space)
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
+    assert set(states(study)) == {"COMPLETE"}
+    assert all(trial.values[1] == 3 * (24 + trial.params["synthesize.controls"]) for trial in study.trials)
+    front = best(study)
+    assert [trial.values[1] for trial in front] == sorted(trial.values[1] for trial in study.best_trials)
+    assert "## The front" in describe(study, asked)
+    fewer = config(tune__pareto=True, tune__study="fewer", tune__space={"describe.count": {"low": 10, "high": 24}})
+    work(study := open_study(fewer, tmp_path), fewer, tmp_path, FOR_EVER)
+    assert all(trial.constraints["missing descriptions"] <= 0 for trial in study.trials)  # each by what it was asked for itself
+
+
+def test_a_mistake_that_is_not_the_trials_own_stops_the_study_and_costs_nothing(paper: type[Paper], tmp_path: Path) -> None:
+    def away(found: Config, number: int) -> float:
+        raise KkaError("describe.endpoint: http://there/v1 is away. Is it up?")
+
+    paper.value = staticmethod(away)
+    study = open_study(config(), tmp_path)
+    with pytest.raises(KkaError, match="Is it up"):
+        work(study, config(), tmp_path, FOR_EVER)
+    assert over(study) == [] and states(study) == ["FAIL"]
+    paper.value = Paper.value
+    work(study, config(), tmp_path, FOR_EVER)
+    assert len(over(study)) == 6
+
+
+def test_what_memory_does_not_hold_is_given_up_where_others_came_through(paper: type[Paper], tmp_path: Path) -> None:
+    def large(found: Config, number: int) -> float:
+        if found.align.lora.r == 4:
+            raise RuntimeError("CUDA out of memory")
+        return found.align.beta
+
+    paper.value = staticmethod(large)
+    asked = config(tune__trials=10, tune__sampler="random")
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
+    assert {t.user_attrs.get("reason") for t in study.trials if t.params["align.lora.r"] == 4} == {"RuntimeError: CUDA out of memory"}
+    paper.value = staticmethod(lambda found, number: large(found.model_copy(update={"align": config(align__lora={"r": 4}).align}), number))
+    with pytest.raises(RuntimeError, match="out of memory"):  # each of them: that is no trial's own
+        work(open_study(asked, tmp_path / "none"), asked, tmp_path / "none", FOR_EVER)
+
+
+def test_a_gain_is_sure_where_chance_would_not_give_the_best_of_several() -> None:
+    over_defaults = [0.01, 0.02, 0.03]  # mean 0.02, standard error 0.00577: t is 3.46, and 4.30 is wanted of one, 6.21 of two
+    found = Confirmed("7", [0.9] * 3, over_defaults)
+    assert (found.gain, found.error) == (pytest.approx(0.02), pytest.approx(0.01 / 3**0.5))
+    assert not found.surely(1) and Confirmed("7", [0.9] * 3, [0.01, 0.012, 0.014]).surely(1)
+    assert not Confirmed("7", [0.9] * 3, [0.010, 0.015, 0.020]).surely(2)
 
 
 PROCESS = """
@@ -278,7 +350,7 @@ from pipelines import _study
 t.Paper.seconds = float(sys.argv[2])
 _study.Trials = t.Paper
 asked = t.config()
-_study.work(_study.open_study(asked, Path(sys.argv[1])), asked, Path(sys.argv[1]), t.FOR_EVER, False)
+_study.work(_study.open_study(asked, Path(sys.argv[1])), asked, Path(sys.argv[1]), t.FOR_EVER)
 """
 
 
@@ -316,12 +388,19 @@ def test_a_trial_that_kills_its_process_each_time_is_given_up(paper: type[Paper]
     assert states(study) == ["FAIL"] * 3 and [t.user_attrs.get("tries") for t in study.trials] == [None, 2, 3]
 
 
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.filterwarnings("ignore")  # mlflow's own
 def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> None:
     paper.value = staticmethod(lambda found, number: None if number == 2 and found.align.lora.r == 4 else found.align.beta)
-    work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER, False)
+    work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER)
     confirm(study, config(), tmp_path)
     place = folder(config(), tmp_path)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # killed while it tells of a trial
+        patch.setattr(Mirror, "_tell", _stop)
+        Mirror(tmp_path, config()).update(study)
     for _ in range(2):
         Mirror(tmp_path, config()).finish(study, describe(study, config()), place)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -1,0 +1,94 @@
+"""The processes that work on a study, and the one that looks after them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kka.config import Config
+from kka.doctor import cores
+from kka.errors import KkaError
+
+_KILLED = 3  # processes in a row that were killed before anything was finished
+_LOOK = 1.0  # seconds between two looks at the storage
+_PAUSE = 30.0  # seconds before a process begins anew where others have all the work
+
+
+def look_after(words: Sequence[str], config: Config, place: Path, left: Callable[[], int], look: Callable[[], None]) -> None:
+    """Keeps as many processes at work as params.yaml wants until nothing is left to do; one that is killed is replaced. Raises KkaError
+    with the sentence of a process that stops by itself, or where all are killed."""
+    crew: dict[int, subprocess.Popen[bytes]] = {}
+    rest, killed, before = dict.fromkeys(range(config.tune.workers), 0.0), 0, left()
+    with tqdm(total=before, desc=words[1], disable=None) as bar:
+        try:
+            while (now := left()) > 0:
+                killed = killed if now == before else 0
+                for i in [i for i, worker in crew.items() if worker.poll() is not None]:
+                    code = crew.pop(i).returncode
+                    if code > 0:
+                        raise KkaError(_last_words(_log(place, i)))
+                    killed += code < 0
+                    rest[i] = time.time() + (_PAUSE if code == 0 else 0.0)
+                if killed >= _KILLED:
+                    raise KkaError(f"tune: {killed} processes in a row were killed and nothing was finished. Is memory short?")
+                for i, since in rest.items():
+                    if i not in crew and time.time() >= since:
+                        crew[i] = _start(words, config, _log(place, i))
+                time.sleep(_LOOK)
+                before = now
+                _tell(look, bar)
+                bar.update(bar.total - now - bar.n)
+        finally:
+            for worker in crew.values():
+                with suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)  # with what it has started; locks go with their processes
+                worker.wait()
+        bar.update(bar.total - bar.n)
+    _tell(look, None)
+
+
+def _tell(look: Callable[[], None], bar: "tqdm[None] | None") -> None:
+    """What MLflow refuses now it is told later: it must not end a night's work."""
+    try:
+        look()
+    except Exception as error:
+        (bar.write if bar else print)(f"MLflow was not told: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+
+
+def _log(place: Path, number: int) -> Path:
+    return place / f"worker-{number}.log"
+
+
+def _start(words: Sequence[str], config: Config, log: Path) -> subprocess.Popen[bytes]:
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // config.tune.workers))}
+    study = ["--study", config.tune.study, "--trials", str(config.tune.trials)]
+    with log.open("wb") as told:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.tune", *words, *study],
+            env=os.environ | threads, stdout=told, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def _last_words(log: Path) -> str:
+    """The sentence with which a process stopped."""
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    own = [line.removeprefix("kka: ") for line in lines if line.startswith("kka: ")]
+    return "\n".join(own) if own else f"tune: a process stopped: {lines[-1] if lines else 'it said nothing'}. {log} says more."
+
+
+def follow(parent: int) -> None:
+    """Ends this process, and what it has started, when its parent is gone, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
