@@ -59,9 +59,9 @@ if __name__ == "__main__":
 
 READ = """
 import json, pathlib
-from pipelines.track import _open, main
+from pipelines.track import main, open_database
 main()
-client, experiment = _open(pathlib.Path("mlruns").resolve())
+client, experiment = open_database(pathlib.Path("mlruns").resolve())
 found = []
 for run in client.search_runs([experiment]):
     number, data = run.info.run_id, run.data
@@ -87,7 +87,7 @@ class Project:
         for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
             shutil.copy(ROOT / name, folder)
         for path in (folder / "pipelines").glob("[!_]*.py") if stubs else ():
-            if path.stem not in ("track", "loop"):
+            if path.stem not in ("track", "loop", "tune"):
                 path.write_text(f"NAME = {path.stem!r}\n{STUB}")
         rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}
         config = tiny(rounds=rounds, last="r2", align__beta=0.3) if stubs else tiny()
@@ -243,3 +243,22 @@ def test_a_stage_that_was_killed_shows_as_failed(project: Project) -> None:
     status = {r["name"]: r["status"] for r in project.runs()}
     assert status["r0"] == "FAILED"
     assert list(spool.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_trials_of_a_study_are_experiments(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", stubs=False)
+    space = {"align.beta": {"low": 0.1, "high": 1.0, "log": True}, "detect.options.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    tune = {"trials": 2, "confirm": {"top": 0, "seeds": 2}, "space": space}
+    path = project.folder / "params.yaml"
+    before = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(before | {"tune": before["tune"] | tune}))
+    project.commit()
+    said = project.tool(sys.executable, "-m", "pipelines.tune", "--dvc")
+    assert "2 trials, 0 of them pruned" in said and project.tool("git", "status", "--porcelain") == ""
+    assert {"kka-0", "kka-1"} <= set(project.tool("dvc", "exp", "list", "--name-only").split())
+    told = project.tool(sys.executable, "-m", "pipelines.tune", "--dvc", "--apply", "1")
+    assert "trial 1, whose figure in the study nobody has confirmed" in told
+    after = yaml.safe_load(path.read_text())
+    assert after["align"]["beta"] != before["align"]["beta"] and 1e-4 <= after["detect"]["options"]["learning_rate"] <= 1e-2
+    assert (project.folder / "data" / "r1" / "detector").is_dir() and project.repro() == []
