@@ -61,8 +61,8 @@ def _captions(splits: Splits) -> Iterator[Finding]:
     )
     if len(distinct) < 10:
         yield Finding(
-            "warn", "captions", "so few say little of what is normal: the language model can only guess, and the guard hardly refuses"
-            " anything. Give captions of your own (of the data sets folder and mvtec an image-to-text model can write them: captioner)",
+            "warn", "captions", f"{len(distinct)} distinct ones say little of what is normal: the language model can only guess, and the"
+            " guard hardly refuses anything. Ten different ones would do; folder and mvtec can have them written (captioner)",
         )  # fmt: skip
 
 

@@ -143,6 +143,8 @@ def predict(
     from kka.scoring import Scorer, pictures
 
     config = read_config(Path("params.yaml"))
+    if name is not None and name not in (known := ["r0", *config.rounds]):
+        raise KkaError(f"predict: params.yaml has no round '{name}'. It has {', '.join(known)}.")
     files, alarms = pictures(places), 0
     unreadable: list[str] = []
     table = io.StringIO()
@@ -160,7 +162,13 @@ def predict(
                 Image.fromarray(heat[0]).save(maps / f"{alarms:05d}-{found.path.stem}.png")
             alarms += alarm
             bar.update()
+    if len(unreadable) == len(files):
+        raise KkaError(f"predict: none of {len(files)} files can be read as a picture: {unreadable[0]}.")
     write_text(out, table.getvalue())
+    if fpr < (least := 1 / (len(scorer.calibration) + 1)):
+        typer.echo(
+            f"no p-value is below {least:.4f} with {len(scorer.calibration)} calibration normals, so --fpr {fpr} gives no alarm", err=True
+        )
     for line in unreadable:
         typer.echo(f"cannot be read: {line}", err=True)
     typer.echo(f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read")

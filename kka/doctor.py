@@ -134,9 +134,12 @@ def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
         return Finding("fail", what, f"{where}: its owner wants to be asked first. Accept its terms on the hub, then `hf auth login`")
     except (RepositoryNotFoundError, HFValidationError):
         return Finding("fail", what, f"{where}: no folder here, and none of that name on the hub (or not for you: `hf auth login`)")
-    except Exception as error:  # no network, a proxy, a hub that is ill: each means that nobody knows
+    except Exception as error:  # no network, a proxy, a hub that is ill: each means that it cannot be fetched now
         reason = type(error).__name__
-        return Finding("warn", what, f"{where}: no folder here and not in the Hugging Face cache: the first run fetches it ({reason} now)")
+        return Finding(
+            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached ({reason}). Go online"
+            " once, or name a folder",
+        )  # fmt: skip
     return Finding("warn", what, f"{where}: not in the Hugging Face cache: the first run fetches it, {_size(files):.1f} GB")
 
 

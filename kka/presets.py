@@ -48,7 +48,7 @@ def write(name: str, path: Path, changes: Sequence[str] = (), *, force: bool = F
     whole = text(name, changes)
     if not force and path.exists() and path.read_text(encoding="utf-8") not in (whole, *(text(n) for n in names())):
         raise KkaError(
-            f"{path} differs from every preset, so somebody has changed it. Keep a copy of it, then say --force to overwrite it."
+            f"{path} differs from every preset: it was changed, or written with --set. Say --force to overwrite it, with every --set again."
         )
     write_text(path, whole)
 
@@ -119,10 +119,12 @@ def _lay_over(base: Any, document: Any) -> None:
 
 
 def _set(document: Any, keys: Sequence[str], text: str, change: str) -> None:
+    if keys[:2] == ["tune", "space"] and len(keys) > 3:  # its own keys are paths
+        keys = [*keys[:2], ".".join(keys[2:])]
     for key in keys[:-1]:
-        document = document.get(key)
+        known, document = list(document), document.get(key)
         if not isinstance(document, dict):
-            raise KkaError(f"--set {change}: the preset has no section '{key}'.")
+            raise KkaError(f"--set {change}: the preset has no section '{key}'.{'' if key in known else suggestion(key, known)}")
     document[keys[-1]] = _value(text, change, document.get(keys[-1]))
 
 

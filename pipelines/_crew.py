@@ -21,11 +21,14 @@ _LOOK = 1.0  # seconds between two looks at the storage
 _PAUSE = 30.0  # seconds before a process begins anew where others have all the work
 
 
-def look_after(words: Sequence[str], config: Config, place: Path, left: Callable[[], int], look: Callable[[], None]) -> None:
+def look_after(words: Sequence[str], config: Config, place: Path, left: Callable[[], int], look: Callable[[], list[str]]) -> None:
     """Keeps as many processes at work as params.yaml wants until nothing is left to do; one that is killed is replaced. Raises KkaError
-    with the sentence of a process that stops by itself, or where all are killed."""
+    with the sentence of a process that stops by itself, or where all are killed. `look` gives lines on what is done, each printed once."""
     crew: dict[int, subprocess.Popen[bytes]] = {}
     rest, killed, before = dict.fromkeys(range(config.tune.workers), 0.0), 0, left()
+    said: set[str] = set()
+    with suppress(Exception):
+        said |= set(look())  # what was done before this process began
     with tqdm(total=before, desc=words[1], disable=None) as bar:
         try:
             while (now := left()) > 0:
@@ -43,7 +46,7 @@ def look_after(words: Sequence[str], config: Config, place: Path, left: Callable
                         crew[i] = _start(words, config, _log(place, i))
                 time.sleep(_LOOK)
                 before = now
-                _tell(look, bar)
+                _tell(look, said, lambda line: bar.write(line, file=sys.stderr))
                 bar.update(bar.total - now - bar.n)
         finally:
             for worker in crew.values():
@@ -51,15 +54,19 @@ def look_after(words: Sequence[str], config: Config, place: Path, left: Callable
                     os.killpg(worker.pid, signal.SIGKILL)  # with what it has started; locks go with their processes
                 worker.wait()
         bar.update(bar.total - bar.n)
-    _tell(look, None)
+        _tell(look, said, lambda line: bar.write(line, file=sys.stderr))
 
 
-def _tell(look: Callable[[], None], bar: "tqdm[None] | None") -> None:
+def _tell(look: Callable[[], list[str]], said: set[str], write: Callable[[str], object]) -> None:
     """What MLflow refuses now it is told later: it must not end a night's work."""
     try:
-        look()
+        found = look()
     except Exception as error:
-        (bar.write if bar else print)(f"MLflow was not told: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        found = [f"MLflow was not told: {' '.join(str(error).split())[:200]}"]
+    for line in found:
+        if line not in said:
+            write(line)
+    said.update(found)
 
 
 def _log(place: Path, number: int) -> Path:
@@ -67,7 +74,8 @@ def _log(place: Path, number: int) -> Path:
 
 
 def _start(words: Sequence[str], config: Config, log: Path) -> subprocess.Popen[bytes]:
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // config.tune.workers))}
+    mine = int(os.environ.get("OMP_NUM_THREADS") or cores())
+    threads = {"OMP_NUM_THREADS": str(max(1, mine // config.tune.workers))}
     study = ["--study", config.tune.study, "--trials", str(config.tune.trials)]
     with log.open("wb") as told:
         return subprocess.Popen(

@@ -104,6 +104,23 @@ def _again(study: optuna.Study, config: Config, place: Path, name: str, i: int, 
     return found
 
 
+def in_a_line(trial: FrozenTrial) -> str:
+    """What has become of a trial that is over."""
+    told = f"{trial.values[0]:.4f}" if trial.state == TrialState.COMPLETE else trial.user_attrs["reason"]
+    return f"trial {trial.number}: {told} ({trial.user_attrs.get('seconds', 0):.0f} s)"
+
+
+def again(study: optuna.Study, config: Config) -> list[str]:
+    """What has been run again on fresh seeds, a line each."""
+    done = study.user_attrs
+    wanted = [(name, i) for i in range(config.tune.confirm.seeds) for name in candidates(study, config)]
+    return [f"{name} on fresh seed {i}: {_figure(done[_key(name, i)])}" for name, i in wanted if _key(name, i) in done]
+
+
+def _figure(value: float | None) -> str:
+    return "of no use" if value is None else f"{value:.4f}"
+
+
 def _key(name: str, i: int) -> str:
     return f"confirm {name} {i}"
 

@@ -27,11 +27,11 @@ from kka.records import write_text
 from pipelines._crew import follow, look_after
 from pipelines._experiments import dvc, name_of
 from pipelines._mirror import Mirror
-from pipelines._outcome import candidates, confirm, confirmed, describe, jobs, verdict, winner
+from pipelines._outcome import again, candidates, confirm, confirmed, describe, in_a_line, jobs, verdict, winner
 from pipelines._space import check_space, rounded
 from pipelines._spool import home
 from pipelines._stage import prepare_torch
-from pipelines._study import begun_with, difference, folder, load_study, open_study, over, work
+from pipelines._study import begun_with, difference, folder, load_study, open_study, over, quiet, work
 from pipelines._trials import Trials
 
 PARAMS = Path("params.yaml")
@@ -47,22 +47,37 @@ def conduct(config: Config, mode: str) -> None:
     try:
         with FileLock(place / "conductor", timeout=0):
             prepare_torch()
-            judges = Trials(config, place).prepare()
+            judges = _judges(config, place)
             if study.user_attrs.get("judges", judges) != judges:
                 raise KkaError(f"tune: the pictures in {place} are not those that the study began with. Give tune.study another name.")
             study.set_user_attr("judges", judges)
             mirror = Mirror(home(), config)
             deadline = time.time() + (config.tune.timeout or 1e9)
-            left = lambda: 0 if time.time() > deadline else config.tune.trials - len(over(study))  # noqa: E731
-            look_after(["--worker", "trials", "--deadline", str(deadline)], config, place, left, lambda: mirror.update(study))
+
+            def left() -> int:
+                return 0 if time.time() > deadline else config.tune.trials - len(over(study))
+
+            def look() -> list[str]:
+                mirror.update(study)
+                return [in_a_line(trial) for trial in over(study)]
+
+            look_after(["--worker", "trials", "--deadline", str(deadline)], config, place, left, look)
             if not config.tune.pareto and config.tune.confirm.top:
                 candidates(study, config)  # raises where no trial finished
-                look_after(["--worker", "confirm"], config, place, lambda: len(jobs(study, config)), lambda: None)
+                look_after(["--worker", "confirm"], config, place, lambda: len(jobs(study, config)), lambda: again(study, config))
             report = describe(study, config)
             mirror.finish(study, report, place)
             print(report)
     except Timeout:
         raise KkaError(f"tune: another `kka tune` is at work on the study '{config.tune.study}' here. Wait for it, or stop it.") from None
+
+
+def _judges(config: Config, place: Path) -> str:
+    trials = Trials(config, place)
+    if config.tune.objective == "panel" and not (place / "panel").exists():
+        print("the panel first: one loop with the parameters as they are, which takes as long as a trial", file=sys.stderr)
+    with quiet(place / "panel.log"):
+        return trials.prepare()
 
 
 def apply(config: Config, number: str, mode: str) -> None:
@@ -95,7 +110,9 @@ def apply(config: Config, number: str, mode: str) -> None:
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kka tune", description="A study of what the section tune of params.yaml says.")
+    parser = argparse.ArgumentParser(
+        prog="kka tune", allow_abbrev=False, description="A study of what the section tune of params.yaml says."
+    )
     parser.add_argument("--trials", type=int, help="in place of tune.trials")
     parser.add_argument("--study", help="in place of tune.study")
     parser.add_argument("--workers", type=int, help="in place of tune.workers")

@@ -34,9 +34,11 @@ def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequen
         if said and claims[said[0]] > 1:
             raise KkaError(f"{who}: captions {source} has '{said[0]}', which is {file.path} and another one. Write '{next(iter(own))}'.")
         if not said and not file.label:
+            lacking = sum(not f.label and not any(n in found for n in o) for f, o in zip(files, names, strict=True))
             raise KkaError(
                 f"{who}: captions {source} has none for {file.path}, by its path below {' or '.join(str(r) for r in roots)}, or by its"
-                " name where no other picture has it. Every normal picture wants one, or leave the option captions out."
+                f" name where no other picture has it; {lacking} of {sum(not f.label for f in files)} normal pictures lack one, and it has"
+                f" {len(found)}, such as '{next(iter(found), '')}'. Every normal picture wants one, or leave the option captions out."
             )
         used |= set(said[:1])
         made.append(replace(file, caption=found[said[0]] if said else default))

@@ -63,6 +63,7 @@ def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float,
     kept: list[File] = []
     broken: list[str] = []
     kinds: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
     cut: list[float] = []
     for file in tqdm(files, desc="pictures", unit="picture", disable=None, leave=False):
         try:
@@ -70,6 +71,7 @@ def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float,
             made.append(picture)
             kept.append(file)
             kinds[kind] += 1
+            modes[kind.split()[1]] += 1
             cut.append(lost)
         except FileNotFoundError:
             raise KkaError(f"{who}: there is no picture {file.path}.") from None
@@ -83,6 +85,9 @@ def read(who: str, files: Sequence[File], size: int, *, unreadable_share: float,
     _log.info(f"{who}: as they lie there: {', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(6))}")
     if (lost := float(np.mean(cut or [0]))) > _CUT and not squeeze:
         _log.warning(f"{who}: the square in the middle leaves out {lost:.0%} of the pictures: prepare.options.squeeze keeps all of them")
+    if len(modes) > 1:
+        told = ", ".join(f"{n} of mode {mode}" for mode, n in modes.most_common())
+        _log.warning(f"{who}: pictures of several modes ({told}): what is grey or partly transparent among others is seen as different")
     labels = np.array([f.label for f in kept], dtype=np.int64)
     stacked = np.concatenate(made) if made else np.zeros((0, size, size, 3), np.uint8)
     return Split(stacked, tuple(f.caption for f in kept), labels, tuple(f.group for f in kept)), [f.path for f in kept]

@@ -125,7 +125,7 @@ def refusal(kind: Any) -> Exception:
         ({"train.parquet": 5e8, "README.md": 0}, "warn", "0.5 GB"),
         (refusal(GatedRepoError), "fail", "its owner wants to be asked first"),
         (refusal(RepositoryNotFoundError), "fail", "none of that name on the hub"),
-        (TimeoutError(), "warn", "the first run fetches it (TimeoutError now)"),
+        (TimeoutError(), "fail", "the hub cannot be reached (TimeoutError). Go online once, or name a folder"),
     ],
 )
 def test_the_hub_says_what_will_be_fetched_or_that_it_cannot_be(hub: Any, cache: Path, told: Any, mark: str, said: str) -> None:

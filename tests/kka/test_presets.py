@@ -81,7 +81,7 @@ def test_a_text_stays_a_text_though_yaml_would_read_more_into_it(said: str) -> N
     ("change", "said"),
     [
         ("align.bta=1", "preset blossom: align has the unknown key 'bta'. Did you mean 'beta'?"),
-        ("algin.beta=1", "--set algin.beta=1: the preset has no section 'algin'."),
+        ("algin.beta=1", "--set algin.beta=1: the preset has no section 'algin'. Did you mean 'align'?"),
         ("seed.x.y=1", "--set seed.x.y=1: the preset has no section 'seed'."),
         ("align.beta", "--set wants key=value, such as align.beta=0.5, got 'align.beta'."),
         ("align.beta=[", "--set align.beta=[: the value is not YAML."),
@@ -105,9 +105,7 @@ def test_write_keeps_what_somebody_has_changed(tmp_path: Path) -> None:
     presets.write("cifar100-bank", path)  # an unchanged preset may go
     assert path.read_text(encoding="utf-8") == presets.text("cifar100-bank")
     path.write_text("seed: 1\n", encoding="utf-8")
-    with pytest.raises(
-        KkaError, match="params.yaml differs from every preset, so somebody has changed it. Keep a copy of it, then say --force"
-    ):
+    with pytest.raises(KkaError, match="params.yaml differs from every preset: it was changed, or written with --set. Say --force"):
         presets.write("blossom", path)
     assert path.read_text(encoding="utf-8") == "seed: 1\n"
     presets.write("blossom", path, force=True)

@@ -76,6 +76,8 @@ def test_folders_and_files_are_scored_in_order_and_what_is_broken_is_named(here:
     assert [int(r["alarm"]) for r in rows] == [int(float(r["p_value"]) <= 0.5) for r in rows]
     named = [line for line in result.stderr.splitlines() if line.startswith("cannot be read: ")]
     assert [line.split()[3] for line in named] == ["new/broken.jpg", "notes.txt"]
+    alone = predict("new/0.png", "--fpr", "0.01")
+    assert "no p-value is below 0.0500 with 19 calibration normals, so --fpr 0.01 gives no alarm" in alone.stderr
     alarms = sum(int(r["alarm"]) for r in rows)
     assert result.stdout == f"wrote scores.csv: 4 pictures, {alarms} alarms; 2 could not be read\n"
 
@@ -110,11 +112,13 @@ def test_pictures_are_prepared_as_the_data_set_was(here: Path) -> None:
     [
         (["nowhere"], "kka: predict: there is no file or folder nowhere.\n"),
         (["empty"], "kka: predict: the folder empty holds no pictures.\n"),
-        (["new", "--round", "r7"], "kka: data/r7/detector"),
+        (["scores.txt"], "kka: predict: none of 1 files can be read as a picture: scores.txt ("),
+        (["new", "--round", "r7"], "kka: predict: params.yaml has no round 'r7'. It has r0, r1, r2, r3.\n"),
     ],
 )
 def test_mistakes_are_one_sentence_and_nothing_is_written(here: Path, words: list[str], said: str) -> None:
     project(here, "bce", members=1, steps=5)
     (here / "empty").mkdir()
+    (here / "scores.txt").write_text("no picture")
     result = predict(*words)
     assert result.exit_code == 1 and result.stderr.startswith(said) and not (here / "scores.csv").exists()

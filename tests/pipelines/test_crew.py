@@ -48,14 +48,14 @@ def test_a_process_that_is_killed_is_replaced(place: Path) -> None:
         "n = len(open('starts').readlines())\n"
         "os.kill(os.getpid(), signal.SIGKILL) if n == 2 else pathlib.Path(f'done-{n}').touch()\n"
     )
-    look_after(["--worker", "trials"], tiny(), place, lambda: done(place, 3), lambda: None)
+    look_after(["--worker", "trials"], tiny(), place, lambda: done(place, 3), list)
     assert starts(place) == 4
 
 
 def test_what_kills_every_process_ends_it(place: Path) -> None:
     (place / "code").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(KkaError, match="^tune: 3 processes in a row were killed and nothing was finished. Is memory short?"):
-        look_after(["--worker", "trials"], tiny(), place, lambda: 1, lambda: None)
+        look_after(["--worker", "trials"], tiny(), place, lambda: 1, list)
 
 
 def test_a_process_that_stops_is_quoted_and_the_others_go_with_it(place: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_process_that_stops_is_quoted_and_the_others_go_with_it(place: Path) -
     )
     (place / "worker-7.log").write_text("kka: of yesterday\n")
     with pytest.raises(KkaError, match="^there is\nno space$"):
-        look_after(["--worker", "trials"], tiny(tune__workers=2), place, lambda: 1, lambda: None)
+        look_after(["--worker", "trials"], tiny(tune__workers=2), place, lambda: 1, list)
     found = subprocess.run(["pgrep", "-f", str(place)], capture_output=True, text=True)
     assert not found.stdout
 
@@ -75,12 +75,12 @@ def test_a_process_that_stops_is_quoted_and_the_others_go_with_it(place: Path) -
 def test_a_process_that_has_nothing_to_do_while_others_work_is_no_death(place: Path) -> None:
     (place / "code").write_text("")
     until = time.time() + 2
-    look_after(["--worker", "trials"], tiny(), place, lambda: int(time.time() < until), lambda: None)
+    look_after(["--worker", "trials"], tiny(), place, lambda: int(time.time() < until), list)
     assert starts(place) > 3
 
 
 def test_mlflow_may_be_away(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def refuse() -> None:
+    def refuse() -> list[str]:
         raise RuntimeError("database is locked")
 
     (place / "code").write_text("import pathlib; pathlib.Path('done-1').touch()")
