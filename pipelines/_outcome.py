@@ -49,7 +49,7 @@ class Confirmed:
 
     def __str__(self) -> str:
         better = sum(v > 0 for v in self.over)
-        return f"{self.gain:+.4f} ± {self.error:.4f} over the defaults, better on {better} of {len(self.over)} fresh seeds"
+        return f"{self.gain:+.5f} ± {self.error:.5f} over the defaults, better on {better} of {len(self.over)} fresh seeds"
 
 
 def best(study: optuna.Study) -> list[FrozenTrial]:
@@ -167,7 +167,7 @@ def describe(study: optuna.Study, config: Config) -> str:
         markdown(rows) if rows else "No trial kept within its constraints (readable and distinct texts, as many as were asked for).",
     ]
     if found := confirmed(study, config):
-        rows = [{"trial": c.name, "AUROC": _spread(c.values), "over the defaults": f"{c.gain:+.4f} ± {c.error:.4f}"} for c in found]
+        rows = [{"trial": c.name, "AUROC": _spread(c.values), "over the defaults": f"{c.gain:+.5f} ± {c.error:.5f}"} for c in found]
         parts += ["## On fresh seeds", markdown(rows), verdict(study, config)]
         parts += ["`kka tune --apply` writes it into params.yaml."] if winner(study, config) else []
     now = {path: value(config, path) for path in config.tune.space}
@@ -192,4 +192,4 @@ def _row(name: str, trial: FrozenTrial, values: Mapping[str, Any]) -> dict[str, 
 
 
 def _spread(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.4f}" + (f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else "")
+    return f"{statistics.fmean(values):.5f}" + (f" ± {statistics.stdev(values):.5f}" if len(values) > 1 else "")
