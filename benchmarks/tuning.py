@@ -107,7 +107,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {row['round']} | {row['detectors']} | {' | '.join(f'{row[n]:.2f}' for n in names)} |")
     lines += ["", "| on fresh seeds | the objective | AUROC on the test split | at distance 1 |", "|---|---|---|---|"]
     for name, runs in found["fresh"].items():
-        cells = [_cell(runs["seen"]), *(_cell([r[k] for r in runs["labelled"]]) for k in ("auroc", NEAREST))]
+        cells = [_cell(runs["seen"], 4), *(_cell([r[k] for r in runs["labelled"]]) for k in ("auroc", NEAREST))]
         lines.append(f"| {'trial ' if name.isdigit() else ''}{name} | {' | '.join(cells)} |")
     spent = found["cost"]
     times = spent["trials"] * spent["seconds of a loop"] / spent["seconds of trials"]
@@ -116,8 +116,8 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
+def _cell(values: list[float], digits: int = 3) -> str:
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -133,6 +133,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             some = [r for r in rows if r["round"] == name]
             axis.scatter([r["seen"]["the objective"] for r in some], [r["labelled"][label] for r in some], s=16, color=colour, label=name)
         axis.set_xlabel("objective without labels")
+        axis.locator_params(axis="x", nbins=4)
         axis.set_ylabel("AUROC" if label == "auroc" else f"AUROC at {label}")
         axis.legend()
     figure.tight_layout()
@@ -153,7 +154,7 @@ def main() -> None:
     write_json(RESULT, found)
     draw(rows, ROOT / "docs" / "tuning-objective.png")
     for path in plots(study, folder(config, home)):
-        if path.stem in ("optimization_history", "param_importances"):
+        if path.stem in ("optimization_history", "intermediate_values"):
             shutil.copy(path, ROOT / "docs" / f"tuning-{path.stem.replace('_', '-')}.png")
     print(table(found))
 

@@ -83,13 +83,16 @@ class Mirror:
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
-    """How much of the objective's variance each parameter explains (fANOVA); empty where trials are too few or all alike."""
+    """How much of the objective's variance each parameter explains (fANOVA); empty where fewer than ten came to the end, or all are alike."""
     finished = [t for t in over(study) if t.state == TrialState.COMPLETE]
-    if len(finished) < 4 or len({t.values[0] for t in finished}) < 2:
+    if len(finished) < 10 or len({t.values[0] for t in finished}) < 2:
         return {}
     target = (lambda t: float(t.values[0])) if len(finished[0].values) > 1 else None
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=target))
+    return dict(optuna.importance.get_param_importances(study, evaluator=_evaluator(), target=target))
+
+
+def _evaluator() -> Any:
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)
 
 
 def draw(study: optuna.Study, folder: Path) -> list[Path]:
@@ -108,7 +111,8 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls its own plots experimental
-            drawn = getattr(plots, f"plot_{name}")(study)
+            more = {"evaluator": _evaluator()} if name == "param_importances" else {}
+            drawn = getattr(plots, f"plot_{name}")(study, **more)
         figure = getattr(drawn, "figure", None) or drawn[0].figure
         figure.set_size_inches(16 if name == "slice" else 9, 5)
         figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ablation, cifar100, cifar100_bank, gap, rounds
+from benchmarks import ablation, cifar100, cifar100_bank, gap, rounds, tuning
 from benchmarks import detectors as costs
 from kka import detectors
 
@@ -35,6 +35,7 @@ def fits(data: str) -> list[dict[str, Any]]:
         ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits("blossom"), detectors.names()))),
         ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits("cifar100-bank"), detectors.names()))),
         ("docs/ablation.md", lambda: cifar100.table(cifar100.complete())),
+        ("docs/tuning.md", lambda: tuning.table(read("tuning.json"))),
         ("docs/ablation.md", lambda: "\n\n".join(costs.table(found) for found in read("detectors.json").values())),
     ],
 )
