@@ -83,7 +83,7 @@ class Mirror:
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
-    """How much of the objective's variance each parameter explains (fANOVA); empty where fewer than ten came to the end, or all are alike."""
+    """How much of the objective's variance each parameter explains (fANOVA); empty where fewer than ten finished, or all are alike."""
     finished = [t for t in over(study) if t.state == TrialState.COMPLETE]
     if len(finished) < 10 or len({t.values[0] for t in finished}) < 2:
         return {}
