@@ -22,9 +22,17 @@ class Mirror:
     def __init__(self, home: Path, config: Config) -> None:
         self.config = config
         self.client, self.experiment = open_database(home)
-        self.parent = self._find("parent") or self._begin("parent", f"study {config.tune.study}", {})
+        self.parent = self._find("parent") or self._begin_study()
         told = self._search(f"tags.`mlflow.parentRunId` = '{self.parent}' and attributes.status != 'RUNNING'")
         self.known = {run.data.tags["kka.trial"] for run in told}  # one that is half told is told anew
+
+    def _begin_study(self) -> str:
+        run, tune = self._begin("parent", f"study {self.config.tune.study}", {}), self.config.tune
+        for path, d in tune.space.items():
+            searched = f"one of {d.choices}" if d.choices else f"{d.low:g} to {d.high:g}{', log' if d.log else ''}"
+            self.client.log_param(run, path, searched)
+        self.client.log_param(run, "tune.objective", tune.objective)
+        return run
 
     def update(self, study: optuna.Study) -> None:
         """Adds the trials that are over and not there yet."""
@@ -66,7 +74,7 @@ class Mirror:
             self.client.log_metric(run, "seconds", trial.user_attrs["seconds"])
         if "reason" in trial.user_attrs:
             self.client.set_tag(run, "kka.reason", trial.user_attrs["reason"][:4000])
-        if trial.values:  # of trials side by side on the parent, by their number
+        if trial.state == TrialState.COMPLETE:  # trials side by side on the parent, by their number
             self.client.log_metric(self.parent, "auroc", trial.values[0], step=trial.number)
 
     def _begin(self, number: str, name: str, tags: dict[str, str], trial: FrozenTrial | None = None) -> str:

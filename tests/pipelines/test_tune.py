@@ -407,6 +407,10 @@ def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> No
     runs = client.search_runs([client.get_experiment_by_name("kka").experiment_id])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     trials = {r.data.tags["kka.trial"]: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert parent.data.params == {"align.beta": "0.1 to 1, log", "align.lora.r": "one of [4, 8]", "tune.objective": "panel"}
+    assert {m.step for m in client.get_metric_history(parent.info.run_id, "auroc")} == {
+        t.number for t in study.trials if t.state == TrialState.COMPLETE
+    }
     assert len(runs) == 7 and parent.info.status == "FINISHED" and parent.data.tags["mlflow.note.content"].startswith("# Study kka")
     for trial in study.trials:
         run = trials[str(trial.number)]
