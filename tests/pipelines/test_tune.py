@@ -16,16 +16,21 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
+from kka import detectors, synthesizers
 from kka.config import Config
 from kka.errors import Collapse, KkaError
+from kka.images import read_split
+from kka.metrics import auroc
 from kka.presets import edited
+from kka.records import Anomaly, read_records, sha256
 from pipelines import _study, tune
 from pipelines._mirror import Mirror
 from pipelines._outcome import DEFAULTS, Confirmed, best, candidates, confirm, confirmed, describe, jobs, winner
 from pipelines._space import changed, check_space, defaults, rounded
+from pipelines._stage import make_run
 from pipelines._study import folder, open_study, over, work
-from pipelines._trials import Round
-from tests.pipelines.conftest import ROOT, tiny
+from pipelines._trials import Round, Trials
+from tests.pipelines.conftest import ROOT, Drawn, tiny
 
 FOR_EVER = 2e9
 SPACE = {"align.beta": {"low": 0.1, "high": 1.0, "log": True}, "align.lora.r": {"choices": [4, 8]}}
@@ -423,11 +428,36 @@ def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> No
     assert {k for k in parent.data.metrics if k.startswith("fresh_seeds/")} == {f"fresh_seeds/{c}" for c in candidates(study, config())}
 
 
+def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesizers, "create", lambda name, options, **data: Drawn())
+    asked = config(rounds={"r1": {"prev": "r0"}}, last="r1", synthesize__match_spectrum=False)
+    trials = Trials(asked, tmp_path)
+    judges = trials.prepare()
+    assert trials.prepare() == judges and set(read_split(tmp_path / "panel").groups) == {"r1"}
+    made = {p.name for p in (tmp_path / "store").iterdir()}
+    (one,) = [trials.look(run) for run in trials.rounds(trials.config, tmp_path / "one")]
+    new = {p.name.split("-")[0] for p in (tmp_path / "store").iterdir() if p.name not in made}
+    assert new == {"baseline", "describe", "synthesize", "assess", "detect"}  # of a seed of its own; the splits are the panel's
+    made = {p.name for p in (tmp_path / "store").iterdir()}
+    (other,) = [trials.look(run) for run in trials.rounds(changed(trials.config, {"align.beta": 0.9}), tmp_path / "other")]
+    assert one == other and made == {p.name for p in (tmp_path / "store").iterdir()}
+    assert 0 < one.auroc <= 1 and one.figures["auroc r1"] == one.auroc and one.figures["kept"] == 24
+    panel = {sha256(picture) for picture in read_split(tmp_path / "panel").images}
+    pool = read_records(tmp_path / "one" / "data" / "r1" / "pool.jsonl", Anomaly)
+    assert not panel & {a.sha256 for a in pool}
+    by_labels = Trials(config(rounds={"r1": {"prev": "r0"}}, last="r1", tune__objective="validation"), tmp_path)
+    run = make_run(by_labels.config, tmp_path / "one", ["r1"])
+    wanted = read_split(tmp_path / "base" / "data" / "splits" / "validation")
+    scores = detectors.load(tmp_path / "one" / "data" / "r1" / "detector").score(wanted.images)
+    assert by_labels.look(run).auroc == pytest.approx(auroc(scores, wanted.labels))
+
+
+@pytest.mark.slow
 def test_a_real_study_ends_in_a_table_and_goes_on_at_once(tmp_path: Path) -> None:
     """Two real trials and a winner from fresh seeds, from the command on; the second time nothing is left to do."""
     rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}
     space = {"align.beta": {"low": 0.1, "high": 1.0, "log": True}}
-    asked = config(rounds=rounds, last="r2", tune__space=space, tune__trials=2, tune__confirm={"top": 1, "seeds": 1})
+    asked = config(rounds=rounds, last="r2", tune__space=space, tune__trials=2, tune__confirm={"top": 1, "seeds": 2})
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(json.loads(asked.model_dump_json())))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for attempt in range(2):
@@ -439,7 +469,7 @@ def test_a_real_study_ends_in_a_table_and_goes_on_at_once(tmp_path: Path) -> Non
         assert f"{2 * attempt} of 2 trials are done" in told.stderr and "## On fresh seeds" in told.stdout
         assert attempt == 0 or time.time() - began < 30
     store = [p.name.split("-")[0] for p in (tmp_path / "mlruns" / "tune" / "kka" / "store").iterdir() if p.is_dir()]
-    # one panel, two trials, a fresh seed with two candidates: each its alignment, but one round zero for each of the three seeds
-    assert (store.count("prepare"), store.count("baseline"), store.count("align")) == (1, 3, 1 + 2 + 2)
+    # one panel, two trials, two fresh seeds with two candidates: each its alignment, but one round zero for each of the four seeds
+    assert (store.count("prepare"), store.count("baseline"), store.count("align")) == (1, 4, 1 + 2 + 4)
     study = open_study(asked, tmp_path / "mlruns")
     assert states(study) == ["COMPLETE"] * 2 and all({"auroc r1", "auroc r2"} <= t.user_attrs["r2"].keys() for t in study.trials)
