@@ -1,4 +1,4 @@
-"""What a study is worth: `python -m benchmarks.tuning [--work DIR]`, after `kka tune` on the preset blossom.
+"""What a study is worth: `python -m benchmarks.tuning [--threads N]`, after `kka tune` on the preset blossom.
 
 Looks at the study `kka` in this project's mlruns with the labels that it never saw: the rank correlation (Spearman) of its
 objective with the AUROC on the test split over all trials; its candidates and the parameters that it began with on the fresh seeds
@@ -19,9 +19,11 @@ import torch
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from kka import detectors, evaluation, presets
+from kka import detectors, presets
 from kka.config import Config
+from kka.evaluation import by_group
 from kka.images import read_split
+from kka.metrics import auroc
 from kka.records import Split, write_json
 from pipelines._mirror import draw as plots
 from pipelines._outcome import candidates, confirmed
@@ -39,9 +41,7 @@ SAID = {"auroc": "the objective"} | {f"auroc r{i}": f"its panel of r{i} alone" f
 def labelled(place: Path, test: Split) -> dict[str, float]:
     """AUROC on the test split of a trial's detector, over all anomalies and over the nearest."""
     scores = detectors.load(place).score(test.images)
-    groups = evaluation.by_group(scores, test.labels, test.groups)
-    return {"auroc": evaluation.evaluate(scores, test.labels, test.groups, scores, bootstrap=0, level=0.95, seed=0)["auroc"],
-            NEAREST: groups[NEAREST]}  # fmt: skip
+    return {"auroc": auroc(scores, test.labels), NEAREST: by_group(scores, test.labels, test.groups)[NEAREST]}
 
 
 def ranking(study: optuna.Study, config: Config, home: Path) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def _cell(values: list[float], digits: int = 3) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The objective against the labels, a point for each trial that came to the last round."""
+    """The objective against the labels, a point for each trial and round."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from kka.config import Config
 from kka.doctor import cores
 from kka.errors import KkaError
+from pipelines._stage import sentences
 
 _KILLED = 3  # processes in a row that were killed before anything was finished
 _LOOK = 1.0  # seconds between two looks at the storage
@@ -86,8 +87,8 @@ def _start(words: Sequence[str], config: Config, log: Path) -> subprocess.Popen[
 
 def _last_words(log: Path) -> str:
     """The sentence with which a process stopped."""
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    own = [line.removeprefix("kka: ") for line in lines if line.startswith("kka: ")]
+    told = log.read_text(encoding="utf-8")
+    lines, own = [line for line in told.splitlines() if line.strip()], sentences(told)
     return "\n".join(own) if own else f"tune: a process stopped: {lines[-1] if lines else 'it said nothing'}. {log} says more."
 
 

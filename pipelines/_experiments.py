@@ -13,7 +13,7 @@ from typing import Any
 from kka.config import Config
 from kka.errors import Collapse, KkaError
 from pipelines._space import changed, value
-from pipelines._stage import COLLAPSED, Run, make_run
+from pipelines._stage import COLLAPSED, Run, make_run, sentences
 
 
 def name_of(config: Config, number: int) -> str:
@@ -47,7 +47,7 @@ def dvc(arguments: list[str]) -> None:
     told = subprocess.run([sys.executable, "-m", "dvc", *arguments], env=os.environ | beside, capture_output=True, text=True, check=False)
     print(told.stdout, told.stderr)
     if told.returncode:
-        lines = [line for line in (told.stdout + told.stderr).splitlines() if line.strip()]
-        own = [line.removeprefix("kka: ") for line in lines if line.startswith("kka: ")]
-        kind = Collapse if f"exited with {COLLAPSED}" in told.stdout + told.stderr else KkaError
+        output = told.stdout + told.stderr
+        lines, own = [line for line in output.splitlines() if line.strip()], sentences(output)
+        kind = Collapse if f"exited with {COLLAPSED}" in output else KkaError
         raise kind(own[-1] if own else f"dvc {' '.join(arguments[:2])}: {lines[-1] if lines else told.returncode}")

@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from kka.config import Config
+from kka.records import write_text
 from pipelines._outcome import confirmed, verdict
 from pipelines._space import rounded
 from pipelines._study import over
@@ -51,7 +52,7 @@ class Mirror:
         self.client.set_tag(self.parent, "kka.winner", verdict(study, self.config))
         self.client.set_tag(self.parent, "kka.judges", study.user_attrs.get("judges", ""))
         self.client.set_tag(self.parent, "mlflow.note.content", report)
-        (folder / "study.md").write_text(report, encoding="utf-8")
+        write_text(folder / "study.md", report)
         for path in [folder / "study.md", *draw(study, folder)]:
             self.client.log_artifact(self.parent, str(path))
         self.client.set_terminated(self.parent, "FINISHED")

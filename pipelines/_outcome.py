@@ -74,9 +74,12 @@ def candidates(study: optuna.Study, config: Config) -> dict[str, dict[str, Any]]
 
 def jobs(study: optuna.Study, config: Config) -> list[tuple[str, int]]:
     """What has not been run again yet: candidates with the number of their fresh seed."""
-    wanted = [(name, i) for i in range(config.tune.confirm.seeds) for name in candidates(study, config)]
     done = study.user_attrs
-    return [(name, i) for name, i in wanted if _key(name, i) not in done]
+    return [(name, i) for name, i in _wanted(study, config) if _key(name, i) not in done]
+
+
+def _wanted(study: optuna.Study, config: Config) -> list[tuple[str, int]]:
+    return [(name, i) for i in range(config.tune.confirm.seeds) for name in candidates(study, config)]
 
 
 def confirm(study: optuna.Study, config: Config, home: Path) -> None:
@@ -113,8 +116,7 @@ def in_a_line(trial: FrozenTrial) -> str:
 def again(study: optuna.Study, config: Config) -> list[str]:
     """What has been run again on fresh seeds, a line each."""
     done = study.user_attrs
-    wanted = [(name, i) for i in range(config.tune.confirm.seeds) for name in candidates(study, config)]
-    return [f"{name} on fresh seed {i}: {_figure(done[_key(name, i)])}" for name, i in wanted if _key(name, i) in done]
+    return [f"{name} on fresh seed {i}: {_figure(done[_key(name, i)])}" for name, i in _wanted(study, config) if _key(name, i) in done]
 
 
 def _figure(value: float | None) -> str:

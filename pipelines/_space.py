@@ -1,6 +1,6 @@
 """What a study may change: dimensions by the path of a parameter, checked against params.yaml before the first trial."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from kka.config import Config, Dimension, check_config
 from kka.doctor import preflight
 from kka.errors import KkaError
 from kka.registry import suggestion
+from pipelines.track import flatten
 
 _OPTIONS = ("detect.options", "synthesize.options")  # what may be named without standing in params.yaml
 _FIXED = ("seed", "last", "rounds", "prepare", "evaluate", "tune")  # else trials would not be compared on the same data
@@ -28,17 +29,12 @@ def check_space(config: Config, root: Path) -> None:
 
 
 def _check_path(config: Config, path: str) -> None:
-    known = [p for p in _leaves(config.model_dump()) if p.split(".")[0] not in _FIXED]
+    known = [p for p, _ in flatten(config.model_dump()) if p.split(".")[0] not in _FIXED]
     head, _, option = path.rpartition(".")
     if path.split(".")[0] in _FIXED:
         raise KkaError(f"tune.space: {path} stays as it is in a study, or trials could not be compared.")
     if path not in known and not (head in _OPTIONS and option):
         raise KkaError(f"tune.space: there is no parameter '{path}'.{suggestion(path, known)}")
-
-
-def _leaves(values: Mapping[str, Any], head: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        yield from _leaves(value, f"{head}{key}.") if isinstance(value, dict) and value else [f"{head}{key}"]
 
 
 def _ends(config: Config, path: str, dimension: Dimension) -> list[float]:
@@ -79,18 +75,15 @@ def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
 def defaults(config: Config) -> dict[str, Any] | None:
     """The values of params.yaml where all of them lie in the space, else None."""
     found = {path: value(config, path) for path in config.tune.space}
-    inside = (v in d.choices if d.choices is not None else v is not None and _holds(d, v) for v, d in _pairs(config, found))
-    return found if all(inside) else None
+    return found if all(_holds(d, found[path]) for path, d in config.tune.space.items()) else None
 
 
-def _holds(d: Dimension, v: float) -> bool:
+def _holds(d: Dimension, v: Any) -> bool:
+    if d.choices is not None or v is None:
+        return bool(v in (d.choices or ()))
     low, high = d.low or 0.0, d.high or 0.0
     steps = (v - low) / d.step if d.step else 0.0
     return low <= v <= high and abs(steps - round(steps)) < 1e-9
-
-
-def _pairs(config: Config, found: Mapping[str, Any]) -> Iterator[tuple[Any, Dimension]]:
-    return ((found[path], d) for path, d in config.tune.space.items())
 
 
 def value(config: Config, path: str) -> Any:

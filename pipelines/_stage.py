@@ -73,12 +73,22 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
             # a temporary experiment of DVC, gone in a moment: what its stages did not tell, having come from the cache, is told now
             subprocess.run([sys.executable, "-m", "pipelines.track"], check=False)
     except KkaError as error:
-        print("\n".join(f"kka: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print(marked(error), file=sys.stderr)
         sys.exit(COLLAPSED if isinstance(error, Collapse) else 1)
     except Exception as error:
         if not out_of_space(error):
             raise
         sys.exit(f"kka: {name}: no space left to write to ({error}). Free some (`dvc gc -w` removes old results) and run it again.")
+
+
+def marked(error: KkaError) -> str:
+    """A mistake as it is printed: each of its lines begins with the program's name."""
+    return "\n".join(f"kka: {line}" for line in str(error).splitlines())
+
+
+def sentences(output: str) -> list[str]:
+    """The lines of what a process printed that `marked` has marked, without the mark."""
+    return [line.removeprefix("kka: ") for line in output.splitlines() if line.startswith("kka: ")]
 
 
 def make_run(config: Config, root: Path, arguments: Sequence[str], log: Log = silent) -> Run:

@@ -7,6 +7,7 @@ parameters do not change is done once in a study.
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +48,21 @@ class Trials:
         objective wants what the data set does not have."""
         run = make_run(self.config, self.folder / "base", [])
         step("prepare", run, self.folder / "store")
-        validation = self._validation()
+        validation = self._validation
         if self.config.tune.objective == "validation" and not validation.labels.any():
             raise KkaError("tune.objective: the validation split holds no real anomalies to choose by. Set it to panel.")
         if self.config.tune.objective == "panel" and not (self.folder / "panel" / "rows.jsonl").exists():
             self._make_panel()
-        judges = [validation, *([read_split(self.folder / "panel")] if self.config.tune.objective == "panel" else [])]
+        judges = [validation, *([self._panel] if self.config.tune.objective == "panel" else [])]
         return sha256(np.array([sha256(split.images) for split in judges]))
 
+    @cached_property
     def _validation(self) -> Split:
         return read_split(self.folder.joinpath("base", *SPLITS, "validation"))
+
+    @cached_property
+    def _panel(self) -> Split:
+        return read_split(self.folder / "panel")
 
     def _make_panel(self) -> None:
         """Anomalies of every round of the loop as params.yaml has it, from a seed of its own: several writers, the later the nearer
@@ -100,11 +106,11 @@ class Trials:
         return Round(averaged.pop("auroc"), averaged | beside)
 
     def _objective(self, run: Run, detector: detectors.Detector) -> dict[str, float]:
-        validation = self._validation()
+        validation = self._validation
         if self.config.tune.objective == "validation":
             found = validate(detector.score(validation.images), validation.labels, validation.groups)
             return {"auroc": found["validation_auroc"]}
-        panel = read_split(self.folder / "panel")
+        panel = self._panel
         # a bank hands the panel's photographs out to trials as well
         trained = {a.sha256 for a in read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)}
         kept = [i for i, picture in enumerate(panel.images) if sha256(picture) not in trained]

@@ -30,7 +30,7 @@ from pipelines._mirror import Mirror
 from pipelines._outcome import again, candidates, confirm, confirmed, describe, in_a_line, jobs, verdict, winner
 from pipelines._space import check_space, rounded
 from pipelines._spool import home
-from pipelines._stage import prepare_torch
+from pipelines._stage import marked, prepare_torch
 from pipelines._study import begun_with, difference, folder, load_study, open_study, over, quiet, work
 from pipelines._trials import Trials
 
@@ -146,7 +146,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit("kka: stopped. `kka tune` goes on where it was.")
     except KkaError as problem:
-        sys.exit("\n".join(f"kka: {line}" for line in str(problem).splitlines()))
+        sys.exit(marked(problem))
     except Exception as problem:
         if not out_of_space(problem):
             raise
