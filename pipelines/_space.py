@@ -83,7 +83,7 @@ def _holds(d: Dimension, v: Any) -> bool:
         return bool(v in (d.choices or ()))
     low, high = d.low or 0.0, d.high or 0.0
     steps = (v - low) / d.step if d.step else 0.0
-    return low <= v <= high and abs(steps - round(steps)) < 1e-9
+    return bool(low <= v <= high and abs(steps - round(steps)) < 1e-9)
 
 
 def value(config: Config, path: str) -> Any:
