@@ -55,6 +55,20 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def difference_interval(
+    metric: Metric, scores: ArrayLike, others: ArrayLike, labels: ArrayLike, *, samples: int, level: float, seed: int
+) -> tuple[float, float]:
+    """The middle `level` of metric(scores) - metric(others) over resamples of the pictures, which both have scored (a paired
+    bootstrap): what the two have in common, such as a hard picture, cancels out."""
+    (first, truth), (second, _) = _checked(scores, labels), _checked(others, labels)
+    _two(first, truth)
+    rng, kinds = np.random.default_rng(seed), [np.flatnonzero(truth == label) for label in (0, 1)]
+    draws = (np.concatenate([rng.choice(kind, len(kind)) for kind in kinds]) for _ in range(samples))
+    values = [metric(first[draw], truth[draw]) - metric(second[draw], truth[draw]) for draw in draws]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def _above(normal: Floats, anomalous: Floats) -> float:
     """`normal` is sorted."""
     below = np.searchsorted(normal, anomalous, side="left") + np.searchsorted(normal, anomalous, side="right")

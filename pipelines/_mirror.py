@@ -11,7 +11,7 @@ from kka.records import write_text
 from pipelines._outcome import confirmed, verdict
 from pipelines._space import rounded
 from pipelines._study import over
-from pipelines.track import open_database
+from pipelines._tracker import connect
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 _PLOTS = ("optimization_history", "intermediate_values", "slice", "param_importances")
@@ -22,7 +22,7 @@ class Mirror:
 
     def __init__(self, home: Path, config: Config) -> None:
         self.config = config
-        self.client, self.experiment = open_database(home)
+        self.client, self.experiment = connect(home)
         self.parent = self._find("parent") or self._begin_study()
         told = self._search(f"tags.`mlflow.parentRunId` = '{self.parent}' and attributes.status != 'RUNNING'")
         self.known = {run.data.tags["kka.trial"] for run in told}  # one that is half told is told anew

@@ -41,7 +41,8 @@ def telling(folder: Path, config: Config, stage: str, name: str, root: Path) -> 
         def tell(**message: object) -> None:
             print(json.dumps(message), file=spool, flush=True)
 
-        tell(stage=stage, round=name, config=config.model_dump(mode="json"))
+        system = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() in ("true", "1")
+        tell(stage=stage, round=name, config=config.model_dump(mode="json"), system=system)
         part.rename(path)
         _start_watcher(folder)
         yield lambda key, value, step: tell(key=key, value=value, step=step)

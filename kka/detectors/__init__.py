@@ -30,8 +30,8 @@ class Detector(Protocol):
         ...
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The detector that `save` wrote."""
+    def load(cls, folder: Path, **options: Any) -> Self:
+        """The detector that `save` wrote, with `options` in place of its own."""
         ...
 
 
@@ -48,12 +48,13 @@ def create(name: str, seed: int, **options: Any) -> Detector:
     return made
 
 
-def load(folder: Path) -> Detector:
-    """The fitted detector of a folder, whichever it is. Raises KkaError where the folder is missing or broken."""
+def load(folder: Path, **options: Any) -> Detector:
+    """The fitted detector of a folder, whichever it is; `options`, such as where the backbone stands now, take the place of its own.
+    Raises KkaError where the folder is missing or broken."""
     from kka.detectors import _state
 
     facts = _state.facts(folder)
     make = registry.find(__name__, facts["detector"]).Detector
     registry.check_options(str(folder), facts["options"], make)
-    loaded: Detector = make.load(folder)
+    loaded: Detector = make.load(folder, **options)
     return loaded

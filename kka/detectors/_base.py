@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -91,10 +91,10 @@ class Base:
         _state.save(folder, self.name, self, self.size_, self.network_.state_dict() if self.network_ else {})
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The detector that `save` wrote. Raises KkaError where the folder is broken."""
+    def load(cls, folder: Path, **options: Any) -> Self:
+        """The detector that `save` wrote, with `options` in place of its own. Raises KkaError where the folder is broken."""
         facts = _state.facts(folder)
-        detector = cls(**facts["options"])
+        detector = cls(**facts["options"] | options)
         detector.size_ = (facts["size"][0], facts["size"][1])
         detector.network_ = detector.network(detector.size_)
         _state.restore(folder, detector.network_, _state.weights(folder))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -74,9 +74,9 @@ class Frozen(Base):
         return nn.Sequential(self.features, super().scorer()).eval()
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, **options: Any) -> Self:
         """The detector that `save` wrote. Raises KkaError where the folder is broken, or the backbone has other weights now."""
-        detector = super().load(folder)
+        detector = super().load(folder, **options)
         assert isinstance(detector.network_, Head)
         if not torch.equal(detector.network_.fingerprint, detector._fingerprint()):
             raise KkaError(

@@ -1,0 +1,121 @@
+"""A round's detector as a LoggedModel of MLflow, with all that it needs to be served anywhere: weights, calibration scores, `kka`."""
+
+import base64
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kka.config import Config
+from kka.records import read_json, write_json
+
+NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch")
+_DIGEST = "dvc.detector"  # the tag that ties a model to the detector that DVC knows
+
+
+def log_model(client: Any, experiment: str, run: str, name: str, root: Path, config: Config, digest: str) -> str:
+    """The id of the round's LoggedModel, which is made where there is none of this detector yet; half-made ones are removed."""
+    known = client.search_logged_models([experiment], f"source_run_id = '{run}'", max_results=100)
+    same = [m for m in known if m.tags.get(_DIGEST) == digest]
+    for model in same:
+        if model.status.value == "READY":
+            return str(model.model_id)
+        client.delete_logged_model(model.model_id)
+    about = {_DIGEST: digest, "kka.dataset": config.prepare.dataset, "kka.detector": config.detect.detector}
+    made = client.create_logged_model(experiment, name=f"detector-{name}", source_run_id=run, tags=about, model_type="pyfunc")
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder, "model"), root, name, config, made, run)
+        client.log_model_artifacts(made.model_id, str(Path(folder, "model")))
+    from mlflow.entities import LoggedModelOutput
+
+    client.log_outputs(run, [LoggedModelOutput(made.model_id, 0)])
+    client.finalize_logged_model(made.model_id, "READY")
+    return str(made.model_id)
+
+
+def save_model(folder: Path, root: Path, name: str, config: Config, made: Any, run: str) -> None:
+    """Writes the model of round `name` in MLflow's format."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    with _parts(root, name, config) as (artifacts, code):
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            python_model=str(Path(__file__).with_name("_served.py")),
+            mlflow_model=Model(artifact_path=made.artifact_location, model_uuid=made.model_id, run_id=run, model_id=made.model_id),
+            artifacts={k: str(v) for k, v in artifacts.items()},
+            code_paths=[str(code)],
+            signature=_signature(),
+            input_example=_example(root, name),
+            pip_requirements=_requirements(artifacts["detector"]),
+        )
+    for cache in folder.rglob("__pycache__"):  # saving runs the code once
+        shutil.rmtree(cache)
+
+
+@contextmanager
+def _parts(root: Path, name: str, config: Config) -> Iterator[tuple[dict[str, Path], Path]]:
+    """The artifacts by name, and `kka` without the models that no detector needs."""
+    import kka
+
+    detector = root / "data" / name / "detector"
+    place, function = _own_backbone(root, detector)
+    spared = () if "backbone" in read_json(detector / "detector.json")["options"] else ("features",)
+    with tempfile.TemporaryDirectory() as folder:
+        code, facts = Path(folder, "kka"), Path(folder, "facts.json")
+        shutil.copytree(Path(kka.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "lm", "t2i", *spared))
+        prepared = {"image_size": config.prepare.image_size, "squeeze": bool(config.prepare.options.get("squeeze", False))}
+        write_json(facts, prepared | {"calibration": sorted(scores(root, name, "calibration")), "function": function})
+        yield {"detector": detector, "facts": facts} | ({"backbone": place} if place else {}), code
+
+
+def _own_backbone(root: Path, detector: Path) -> tuple[Path | None, str]:
+    """Where the detector's backbone stands, and ':function' in it, if it is a file or folder of the user's own."""
+    from kka.backbones import BUILT_IN
+
+    named = read_json(detector / "detector.json")["options"].get("backbone", BUILT_IN)
+    place, colon, function = named.rpartition(":") if ":" in named[2:] else (named, "", "")
+    path = root / Path(place).expanduser()
+    return (path, colon + function) if named != BUILT_IN and path.exists() else (None, "")
+
+
+def scores(root: Path, name: str, split: str) -> list[float]:
+    """The scores of a split's pictures by the round's detector, in their order."""
+    with (root / "data" / name / "scores.csv").open(encoding="utf-8", newline="") as table:
+        return [float(row["score"]) for row in csv.DictReader(table) if row["split"] == split]
+
+
+def _requirements(detector: Path) -> list[str]:
+    """What `kka` needs to score, in the versions of now."""
+    more = ("transformers",) if "backbone" in read_json(detector / "detector.json")["options"] else ()
+    return [f"{name}=={version(name).partition('+')[0]}" for name in (*NEEDED, *more)]
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    outs = {"score": "double", "p_value": "double", "alarm": "boolean", "error": "string", "heat_map": "string"}
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), "image")]),
+        outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outs.items()]),
+        params=ParamSchema([ParamSpec("fpr", "double", 0.05), ParamSpec("maps", "boolean", False)]),
+    )
+
+
+def _example(root: Path, name: str) -> Any:
+    """A table of one calibration normal."""
+    import pandas as pd
+    from PIL import Image
+
+    from kka.images import read_shard, shard_path
+
+    buffer = io.BytesIO()
+    Image.fromarray(read_shard(shard_path(root / "data" / "splits" / "calibration", 0))[0]).save(buffer, format="PNG")
+    return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]})

@@ -1,0 +1,183 @@
+"""Results that stand in the project -> runs in MLflow that tell all of it, whichever of it ran here and whichever DVC restored."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kka.config import read_config
+from kka.records import Description, read_json, read_records, write_json
+from pipelines._csv import DPO
+from pipelines._lock import Lock
+from pipelines._models import log_model
+from pipelines._notes import parent_note, round_note
+from pipelines._tables import hardest_group
+from pipelines._tracker import Point, Tracker, flatten, revision
+
+STAGES = ("describe", "synthesize", "assess", "detect", "align", "evaluate")
+BASELINE = ("prepare", "baseline", "evaluate-baseline")
+SPLITS = {"train": "training", "calibration": "calibration", "validation": "validation", "test": "testing"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """What dvc.lock vouches for of one round: figures by stage, the MD5 of each out, and `seconds`, where all of its stages have
+    some that are known."""
+
+    name: str
+    figures: dict[str, dict[str, Any]]
+    hashes: dict[str, str]
+    seconds: float | None
+
+
+def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
+    """The figures of metrics/<round>/<stage>.json, named <stage>/<key>. What is the end of a curve is left to the curve."""
+    ends = {f"align/{name}" for name in DPO}
+    return [(k, float(v), 0) for k, v in flatten(values, f"{stage}/", "/") if isinstance(v, int | float) and k not in ends]
+
+
+def headline(row: Round, first: Round, number: int, seconds: float | None) -> list[Point]:
+    """The few figures that rounds and runs are compared by, their step the round's number. A `point` is one of a hundred of AUROC
+    gained on round zero; `seconds` are those since then. What is not known, or was not gained, is left out."""
+    test, told, said = (row.figures.get(s, {}) for s in ("evaluate", "describe", "assess"))
+    hardest, images = hardest_group({"evaluate": first.figures["evaluate"]}), row.figures.get("detect", {}).get("images", 0)
+    points = 100 * (test["auroc"] - first.figures["evaluate"]["auroc"]) if "auroc" in test else 0.0
+    values = {
+        "auroc": test.get("auroc"),
+        "auroc_hardest": test["groups"][hardest] if hardest else None,
+        "fpr95": test.get("fpr95"),
+        "false_alarms": test["false_positive_rate"],
+        "gap": test.get("controls_auroc"),
+        "hard_rate": said.get("hard_rate"),
+        "hard_rate_r0": said.get("hard_rate_r0"),
+        "readable": told.get("readable"),
+        "distinct": told.get("distinct"),
+        "refused": 1 - told["kept"] / told["attempts"] if told.get("attempts") else None,
+        "images": images,
+        "seconds": seconds if number else None,
+        "images_per_point": images / points if points > 0 else None,
+        "seconds_per_point": seconds / points if points > 0 and seconds is not None else None,
+    }
+    return [(name, float(value), number) for name, value in values.items() if value is not None]
+
+
+def reconcile(root: Path, home: Path) -> None:
+    """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml."""
+    config, lock = read_config(root / "params.yaml"), Lock.read(root)
+    tracker, costs = Tracker(home, config), Costs(home)
+    rounds = {name: row for name in ("r0", *config.rounds) if (row := _round(tracker, lock, costs, name))}
+    costs.write()
+    for name, row in rounds.items():
+        if "evaluate" in row.figures and "evaluate" in rounds["r0"].figures:
+            _compare(tracker, root, rounds, name)
+    _tell_parent(tracker, lock)
+
+
+def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str) -> Round | None:
+    """Records a round's own figures, hashes, inputs and pictures. None where nothing of it stands."""
+    stages = [s for s in ([f"{s}@{name}" for s in STAGES] if name != "r0" else BASELINE) if s in lock.stages]
+    if not stages:
+        return None
+    run = tracker.round(name)
+    found = {p.stem: read_json(p) for s in stages for p in lock.files(s, "metrics")}
+    drawn = [point for s in stages for p in lock.files(s, "plots") if p.stem == "align" for point in curves(p)]
+    told = tracker.client.get_run(run).data.metrics
+    spent = {script(s): costs.of(s, lock.stages[s], told) for s in stages}
+    own = [(f"{what}/{s}", value, 0) for s, cost in spent.items() for what, value in cost.items() if f"{what}/{s}" not in told]
+    tracker.record(run, [*(p for s, values in found.items() for p in figures(s, values)), *drawn, *own])
+    hashes = {Path(p).stem: md5 for s in stages for p, md5 in lock.stages[s].items() if p.startswith(f"data/{name}/")}
+    if tracker.tag(run, {f"dvc.{key}": md5 for key, md5 in hashes.items()}):
+        tracker.tag(run, {"dvc.revision": revision(lock.root)})
+    tracker.inputs(run, _inputs(tracker, lock, name))
+    _illustrate(tracker, lock, run, name)
+    every = len(stages) == len(STAGES if name != "r0" else BASELINE) and all(spent.values())
+    return Round(name, found, hashes, sum(cost["seconds"] for cost in spent.values()) if every else None)
+
+
+def _compare(tracker: Tracker, root: Path, rounds: Mapping[str, Round], name: str) -> None:
+    """Records what a round is worth: its model, and the headline, on the parent too where it leads to the last round."""
+    row, config, run = rounds[name], tracker.config, tracker.round(name)
+    after = [rounds[r].seconds for r in (config.lineage(name) if name != "r0" else []) if r in rounds]
+    seconds = None if None in after else sum(s for s in after if s is not None)
+    points = headline(row, rounds["r0"], tracker.number(name), seconds)
+    model = log_model(tracker.client, tracker.experiment, run, name, root, config, row.hashes["detector"])
+    tracker.record(run, points, model)
+    if name in ("r0", *config.lineage(config.last)):
+        tracker.record(tracker.parent, points)
+    tracker.tag(run, {"mlflow.note.content": round_note(tracker.config, name, run, points, row.hashes)})
+    tracker.status(run, "FINISHED")
+
+
+def _inputs(tracker: Tracker, lock: Lock, name: str) -> Iterator[tuple[str, str, str, str]]:
+    """Name, MD5, path and use of the data that a round stands on: the splits, and its generated anomalies."""
+    data = tracker.config.prepare.dataset
+    wanted = [(f"{data} {split}", "prepare", f"data/splits/{split}", use) for split, use in SPLITS.items()]
+    for title, stage, path, use in [*wanted, (f"generated {name}", f"synthesize@{name}", f"data/{name}/anomalies", "training")]:
+        if md5 := lock.out(stage, path):
+            yield title, md5, path, use
+
+
+def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
+    """The round's pictures and texts, once. They are told to be there when all of them are."""
+    report, texts = lock.out("report", "report"), lock.out(f"describe@{name}", f"data/{name}/descriptions.jsonl")
+    if not tracker.lacks(run, f"{report} {texts}"):
+        return
+    for path in sorted((lock.root / "report").glob(f"{name}*")) if report else []:
+        tracker.client.log_artifact(run, str(path))
+    if (scores := lock.root / "data" / name / "scores.csv").exists():
+        tracker.client.log_artifact(run, str(scores))
+    for path in lock.files(f"describe@{name}", "data"):
+        rows = [vars(r) for r in read_records(path, Description)]
+        tracker.table(run, "descriptions.json", rows)
+    tracker.tag(run, {"kka.shown": f"{report} {texts}"})
+
+
+def _tell_parent(tracker: Tracker, lock: Lock) -> None:
+    """The report and the parameters, once; and the end, when the last round has one."""
+    report = lock.out("report", "report")
+    if tracker.lacks(tracker.parent, shown := f"{report}"):
+        for name in ("report.html", "report.md"):
+            if report and (path := lock.root / "report" / name).exists():
+                tracker.client.log_artifact(tracker.parent, str(path))
+        tracker.client.log_text(tracker.parent, tracker.parameters(), "params.yaml")
+        table = (lock.root / "report" / "table.md").read_text(encoding="utf-8") if report else ""
+        tracker.tag(tracker.parent, {"mlflow.note.content": parent_note(tracker.config, tracker.parent, table), "kka.shown": shown})
+    if lock.files(f"evaluate@{tracker.config.last}", "metrics"):
+        tracker.status(tracker.parent, "FINISHED")
+
+
+def curves(path: Path) -> list[Point]:
+    """The curves of plots/<round>/<stage>.csv, which has a column `step`."""
+    names, *rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    cells = [dict(zip(names, row, strict=True)) for row in rows]
+    return [(f"{path.stem}/{k}", float(v), int(float(c["step"]))) for c in cells for k, v in c.items() if k != "step" and v]
+
+
+def script(stage: str) -> str:
+    """detect@r1 -> detect, evaluate-baseline -> evaluate."""
+    return stage.partition("@")[0].removesuffix("-baseline")
+
+
+class Costs:
+    """mlruns/seconds.json: what stages cost, by what they made. So results that DVC restored have their seconds too, and those of a
+    database that was removed."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "seconds.json"
+        self.before: dict[str, dict[str, float]] = read_json(self.path) if self.path.exists() else {}
+        self.known = dict(self.before)
+
+    def of(self, stage: str, outs: Mapping[str, str], told: Mapping[str, float]) -> dict[str, float]:
+        """Seconds and megabytes: those that its run was told, or those that were kept for the same outs; empty for neither."""
+        key = f"{stage} {hashlib.md5(repr(sorted(outs.items())).encode(), usedforsecurity=False).hexdigest()}"
+        names = {what: f"{what}/{script(stage)}" for what in ("seconds", "megabytes")}
+        if key not in self.known and all(name in told for name in names.values()):
+            self.known[key] = {what: told[name] for what, name in names.items()}
+        found: dict[str, float] = self.known.get(key, {})
+        return found
+
+    def write(self) -> None:
+        """Whole or not at all, and only what is new."""
+        if self.known != self.before:
+            write_json(self.path, self.known)
