@@ -174,15 +174,35 @@ def predict(
     typer.echo(f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+_OWN: dict[str, Any] = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}, "add_help_option": False}
+
+
+@app.command(**_OWN)
 def tune(ctx: typer.Context) -> None:
     """Run a study of Optuna as params.yaml's section tune says, or go on with it. `kka tune --apply` writes its winner."""
+    _hand_over("tune", ctx)
+
+
+@app.command(**_OWN)
+def track(ctx: typer.Context) -> None:
+    """Bring MLflow up to date. `kka track show RUN` tells where a run came from; `kka track --help` the rest."""
+    _hand_over("track", ctx)
+
+
+@app.command(**_OWN)
+def register(ctx: typer.Context) -> None:
+    """Register a round's detector in MLflow: a candidate, and the champion if it is better for sure."""
+    _hand_over("register", ctx)
+
+
+def _hand_over(name: str, ctx: typer.Context) -> None:
+    """Becomes the project's script of that name."""
     import os
     import sys
 
-    if not Path("pipelines", "tune.py").is_file():
-        raise KkaError("tune wants the project's folder, which has pipelines/tune.py. Go there.")
-    os.execv(sys.executable, [sys.executable, "-m", "pipelines.tune", *ctx.args])
+    if not Path("pipelines", f"{name}.py").is_file():
+        raise KkaError(f"{name} wants the project's folder, which has pipelines/{name}.py. Go there.")
+    os.execv(sys.executable, [sys.executable, "-m", f"pipelines.{name}", *ctx.args])
 
 
 def main() -> None:

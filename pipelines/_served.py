@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from kka import detectors
@@ -65,11 +66,23 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         size, squeeze = self.scorer.image_size, self.scorer.squeeze
         try:
             if isinstance(image, list | np.ndarray):
-                return prepare([np.asarray(image, dtype=np.uint8)], size, squeeze=squeeze)
+                return prepare([_levels(image)], size, squeeze=squeeze)
             with Image.open(_source(image)) as opened:
                 return decode(opened, size, squeeze=squeeze)
-        except (KkaError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, OverflowError) as error:
+        except UnidentifiedImageError:
+            return "these bytes are no picture that Pillow knows"
+        except (KkaError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, OverflowError) as error:
             return " ".join(str(error).split())[:160]
+
+
+def _levels(image: Any) -> NDArray[Any]:
+    """An array as it is, or a list as one of bytes. Raises ValueError for what does not hold whole numbers from 0 to 255."""
+    found = np.asarray(image)
+    if isinstance(image, list) and found.dtype.kind in "iu" and found.size and found.min() >= 0 and found.max() <= 255:
+        return found.astype(np.uint8)
+    if isinstance(image, list):
+        raise ValueError("an array wants rows of whole numbers from 0 to 255, shape (h, w) or (h, w, 1 to 4)")
+    return found
 
 
 def _source(image: Any) -> io.BytesIO | Path:

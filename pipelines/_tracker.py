@@ -72,6 +72,11 @@ class Tracker:
         """How many rounds this one stands on."""
         return self.chain(name).count("/")
 
+    @property
+    def uri(self) -> str:
+        """Where MLflow is."""
+        return str(self.client.tracking_uri)
+
     def record(self, run: str, points: Iterable[Point], model: str | None = None) -> None:
         """Logs the figures that the run does not hold yet, in batches; as those of a LoggedModel too, where one is named."""
         from mlflow.entities import Metric
@@ -188,7 +193,8 @@ def title(config: Config) -> str:
         found.append((name, {k: mine.get(k, "-") for k in sorted(mine.keys() | theirs) if mine.get(k) != theirs.get(k)}))
     preset, other = min(found, key=lambda pair: (len(pair[1]), pair[0] != presets.WHOLE, pair[0]))
     ends = [key.partition(".")[2] for key in mine]
-    said = [f"{end if ends.count(end := key.partition('.')[2]) == 1 else key}={str(value)[:24]}" for key, value in other.items()]
+    short = {key: end if end and ends.count(end) == 1 else key for key in other for end in [key.partition(".")[2]]}
+    said = [f"{short[key]}={str(value)[:24]}" for key, value in other.items()]
     more = [f"and {len(said) - 4} more"] if len(said) > 5 else []
     return ", ".join([preset, *(said[:4] if more else said), *more])
 
@@ -203,7 +209,7 @@ def connect(home: Path) -> tuple[Any, str]:
     only one process at a time may create: racing breaks it for good. Raises KkaError where the server cannot be had."""
     os.environ.update(QUIET)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    import mlflow
+    import mlflow  # set_tracking_uri would set the variable for whoever asks next
 
     home.mkdir(parents=True, exist_ok=True)
     server, database = os.environ.get("MLFLOW_TRACKING_URI"), home / "mlflow.db"
@@ -211,7 +217,7 @@ def connect(home: Path) -> tuple[Any, str]:
         if not database.exists():
             for name in ("mlflow.db-wal", "mlflow.db-shm"):  # of a database that somebody removed: they would end in the new one
                 (home / name).unlink(missing_ok=True)
-        mlflow.set_tracking_uri(place := server or f"sqlite:///{database}")
+        place = server or f"sqlite:///{database}"
         if server:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # not minutes of silence
         client, artifacts = mlflow.MlflowClient(tracking_uri=place), None if server else (home / "artifacts").as_uri()

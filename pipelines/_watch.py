@@ -51,7 +51,7 @@ class Reader:
             self.trackers[key] = Tracker(self.home, config)
         tracker = self.trackers[key]
         run, points = tracker.round(name), []
-        self._monitor(told, run)
+        self._monitor(told, run, tracker.uri)
         for message in messages:
             if "key" in message:
                 points.append((message["key"], message["value"], message["step"]))
@@ -64,12 +64,12 @@ class Reader:
         tracker.record(run, points)
         tracker.status(run, "FINISHED" if told.ended else "RUNNING" if told.alive else "FAILED")
 
-    def _monitor(self, told: Told, run: str) -> None:
+    def _monitor(self, told: Told, run: str, uri: str) -> None:
         """MLflow's system metrics of the time that a stage runs, where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks for them."""
         if told.alive and told.head.get("system") and told.path not in self.monitors:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self.monitors[told.path] = SystemMetricsMonitor(run, resume_logging=True)
+            self.monitors[told.path] = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=uri)
             self.monitors[told.path].start()
         elif not told.alive and told.path in self.monitors:
             self.monitors.pop(told.path).finish()

@@ -81,8 +81,10 @@ def tested(client: Any, run: Any) -> Tested:
 
 def _version(client: Any, name: str, new: Tested) -> Any:
     """The version of this model, which is made where there is none."""
+    import mlflow
     from mlflow.exceptions import MlflowException
 
+    mlflow.set_tracking_uri(client.tracking_uri)  # the registry looks for the model with a client of its own
     try:
         client.get_registered_model(name)
     except MlflowException:
@@ -124,7 +126,7 @@ def _compare(client: Any, new: Tested, champion: Any) -> tuple[bool, str]:
 
 def main(words: list[str]) -> None:
     """See the module's head."""
-    parser = argparse.ArgumentParser(prog="kka register", description="Register a round's detector in MLflow.")
+    parser = argparse.ArgumentParser(prog="kka register", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="the id of a round's run, a path in dvc.lock, or an MD5; default: the last round")
     parser.add_argument("--name", help="of the registered model; default: kka-DATASET")
     parser.add_argument("--force", action="store_true", help="make it the champion whatever the comparison says")

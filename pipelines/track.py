@@ -65,6 +65,8 @@ def main(words: list[str]) -> None:
 
             connect(home())
             print(f"MLflow's artifacts are those in {home() / 'artifacts'}")
+        case ["--help" | "-h"]:
+            print(__doc__)
         case _:
             raise KkaError(f"track wants nothing, or show RUN, params RUN or relocate, got '{' '.join(words)}'.")
 
