@@ -59,7 +59,7 @@ def headline(row: Round, first: Round, number: int, seconds: float | None) -> li
         "images_per_point": images / points if points > 0 else None,
         "seconds_per_point": seconds / points if points > 0 and seconds is not None else None,
     }
-    return [(name, float(value), number) for name, value in values.items() if value is not None]
+    return [(name, float(f"{value:.6g}"), number) for name, value in values.items() if value is not None]
 
 
 def reconcile(root: Path, home: Path) -> None:
@@ -136,6 +136,7 @@ def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
 def _tell_parent(tracker: Tracker, lock: Lock) -> None:
     """The report and the parameters, once; and the end, when the last round has one."""
     report = lock.out("report", "report")
+    tracker.inputs(tracker.parent, _inputs(tracker, lock, "r0"))
     if tracker.lacks(tracker.parent, shown := f"{report}"):
         for name in ("report.html", "report.md"):
             if report and (path := lock.root / "report" / name).exists():

@@ -159,7 +159,12 @@ class Tracker:
 
     def _create(self, chain: str, tags: Mapping[str, str]) -> Any:
         about = {"kka.lineage": self.lineage, "kka.chain": chain, COMMIT: revision().removesuffix("-dirty")}
-        about |= {"kka.dataset": self.config.prepare.dataset, "kka.detector": self.config.detect.detector}
+        about |= {
+            "mlflow.source.name": "dvc.yaml",
+            "mlflow.source.type": "PROJECT",
+            "kka.dataset": self.config.prepare.dataset,
+            "kka.detector": self.config.detect.detector,
+        }
         made = self.client.create_run(self.experiment, tags={**about, **tags})
         first = self._find(chain)
         if first.info.run_id != made.info.run_id:  # another machine was faster

@@ -89,3 +89,16 @@ def test_resampling_keeps_the_number_of_normals_and_anomalies():
 def test_what_has_no_figure_is_refused(metric, scores, labels, sentence):
     with pytest.raises(KkaError, match=sentence):
         metric(scores, labels)
+
+
+def test_what_two_detectors_have_in_common_cancels_out() -> None:
+    """Both find the same pictures hard: their difference is far surer than either figure."""
+    rng, labels = np.random.default_rng(0), np.repeat([0, 1], 100)
+    common = rng.normal(size=200) + labels
+    other = common + 0.1 * labels  # better by a little on each anomaly
+    how = {"samples": 300, "level": 0.95, "seed": 0}
+    low, high = metrics.difference_interval(metrics.auroc, other, common, labels, **how)
+    assert 0 < low < metrics.auroc(other, labels) - metrics.auroc(common, labels) < high
+    alone = metrics.bootstrap_interval(metrics.auroc, common, labels, **how)
+    assert high - low < (alone[1] - alone[0]) / 3
+    assert metrics.difference_interval(metrics.auroc, common, common, labels, **how) == (0.0, 0.0)

@@ -1,0 +1,250 @@
+"""Models in MLflow's registry: what a version holds, when the champion moves, and what a server says of pictures."""
+
+import base64
+import csv
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from kka import detectors
+from kka.errors import KkaError
+from kka.images import write_split
+from kka.records import Split
+from kka.scoring import Scorer
+from pipelines._models import log_model
+from pipelines._served import Served
+from pipelines._tracker import Tracker
+from pipelines.register import register
+from tests.conftest import ROOT, photographs
+from tests.pipelines.conftest import tiny
+
+RNG = np.random.default_rng(0)
+LABELS = np.repeat([0, 1], [40, 40])
+QUALITY = {"r0": 0.8, "r1": 0.9, "r2": 2.5}  # how far the scores of anomalies lie above those of normals
+
+
+class Project:
+    """Rounds of a project, in MLflow, with a real detector, and scores on a test split that are made up."""
+
+    def __init__(self, folder: Path, name: str = "bce", **options: Any) -> None:
+        self.folder, self.home = folder, folder / "mlruns"
+        self.config = tiny(rounds={"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}, last="r2")
+        (folder / "params.yaml").write_text(yaml.safe_dump(self.config.model_dump(mode="json")))
+        normals = photographs(30, np.random.default_rng(1))
+        self.calibration = photographs(19, np.random.default_rng(2))
+        split = Split(self.calibration, ("a part",) * 19, np.zeros(19, np.int64), ("normal",) * 19)
+        write_split(folder / "data" / "splits" / "calibration", split)
+        self.detector = detectors.create(name, 0, **options).fit(normals, 255 - normals[:8])
+        for round in QUALITY:
+            self.detector.save(folder / "data" / round / "detector")
+        self.tracker = Tracker(self.home, self.config)
+
+    def log(self, name: str, test: str = "the test split") -> str:
+        """The run of a round that has been evaluated."""
+        noise = np.random.default_rng([3, list(QUALITY).index(name)]).normal(size=len(LABELS))
+        rows = [("calibration", 0, "normal", float(s)) for s in self.detector.score(self.calibration)]
+        rows += [("test", int(y), "odd" if y else "normal", float(e + y * QUALITY[name])) for y, e in zip(LABELS, noise, strict=True)]
+        path = self.folder / "data" / name / "scores.csv"
+        with path.open("w", newline="") as table:
+            csv.writer(table).writerows([("split", "label", "group", "score"), *rows])
+        run = self.tracker.round(name)
+        self.tracker.client.log_artifact(run, str(path))
+        self.tracker.tag(run, {"dvc.detector": f"md5 of {name}"})
+        self.tracker.inputs(run, [("test", test, "data/splits/test", "testing")])
+        self.model(name)
+        return run
+
+    def model(self, name: str) -> str:
+        tracker = self.tracker
+        return log_model(tracker.client, tracker.experiment, tracker.round(name), name, self.folder, self.config, f"md5 of {name}")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    monkeypatch.chdir(tmp_path)
+    yield Project(tmp_path, members=1, steps=5)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which register sets for the registry
+
+
+def aliases(project: Project) -> dict[str, str]:
+    return {k: str(v) for k, v in project.tracker.client.get_registered_model("kka-blossom").aliases.items()}
+
+
+def test_the_champion_moves_to_what_is_better_for_sure(project: Project) -> None:
+    runs = {name: project.log(name) for name in QUALITY}
+    first = register(project.home, runs["r0"], None, False)
+    assert first.startswith("kka-blossom version 1 is the champion. AUROC ") and aliases(project) == {"candidate": "1", "champion": "1"}
+    # 0.9 after 0.8 deviations, on 80 pictures: higher, and the interval holds zero
+    second = register(project.home, runs["r1"], None, False)
+    assert "version 2 is the candidate; version 1 stays champion." in second and "no better for sure" in second
+    assert aliases(project) == {"candidate": "2", "champion": "1"}
+    third = register(project.home, runs["r2"], None, False)
+    assert "version 3 is the champion. " in third and "better for sure" in third
+    assert aliases(project) == {"candidate": "3", "champion": "3"}
+    described = project.tracker.client.get_model_version("kka-blossom", "3").description
+    assert described in third and "the same pictures" in described
+    # twice is once, and back is worse
+    assert register(project.home, runs["r2"], None, False) == "kka-blossom version 3 is the champion already."
+    assert "worse for sure" in register(project.home, runs["r0"], None, False) and aliases(project)["champion"] == "3"
+    assert "version 1 is the champion, as --force says." in register(project.home, runs["r0"], None, True)
+    assert len(project.tracker.client.search_model_versions("name = 'kka-blossom'")) == 3
+
+
+def test_another_test_split_decides_nothing(project: Project) -> None:
+    register(project.home, project.log("r0"), None, False)
+    said = register(project.home, project.log("r2", "other pictures"), None, False)
+    assert "was tested on another split" in said and aliases(project) == {"candidate": "2", "champion": "1"}
+
+
+def test_what_has_not_been_evaluated_is_not_registered(project: Project) -> None:
+    with pytest.raises(KkaError, match="wants a round that has been evaluated, got r1"):
+        register(project.home, project.tracker.round("r1"), None, False)
+    with pytest.raises(KkaError, match="wants a round's run, got .*kka track show"):
+        register(project.home, project.tracker.parent, None, False)
+
+
+def test_a_model_is_logged_once_and_half_of_one_is_removed(project: Project) -> None:
+    run, client = project.log("r1"), project.tracker.client
+    first = project.model("r1")
+    assert project.model("r1") == first
+    half = client.create_logged_model(project.tracker.experiment, name="half", source_run_id=project.tracker.round("r2"),
+                                      tags={"dvc.detector": "md5 of r2"})  # fmt: skip
+    project.log("r2")
+    known = {m.model_id: m for m in client.search_logged_models([project.tracker.experiment])}
+    assert half.model_id not in known and len(known) == 2
+    assert known[first].source_run_id == run and known[first].status.value == "READY"
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def load(project: Project, name: str) -> Any:
+    place = project.tracker.client.get_logged_model(project.model(name)).artifact_location
+    return mlflow.pyfunc.load_model(place)
+
+
+def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_read(project: Project, tmp_path: Path) -> None:
+    project.log("r1")
+    model = load(project, "r1")
+    pictures = photographs(3, np.random.default_rng(5))
+    (tmp_path / "a.png").write_bytes(png(pictures[0]))
+    ways = [png(pictures[0]), base64.b64encode(png(pictures[0])).decode(), pictures[0], pictures[0].tolist(), str(tmp_path / "a.png"),
+            "data:image/png;base64," + base64.b64encode(png(pictures[0])).decode()]  # fmt: skip
+    odd = [b"no picture", "no/path", None, [[1, 300]], pictures[0].astype(float)]
+    found = model.predict(pd.DataFrame({"image": [*ways, *odd]}))
+    (score,) = project.detector.score(pictures[:1])
+    scorer = Scorer(project.detector, np.sort(project.detector.score(project.calibration)), 32, False)
+    assert found["score"][: len(ways)].tolist() == [float(score)] * len(ways)
+    assert found["p_value"][0] == scorer.p_values(np.array([score]))[0]
+    assert found["alarm"][: len(ways)].tolist() == [bool(found["p_value"][0] <= 0.05)] * len(ways)
+    assert found["score"][len(ways) :].isna().all() and found["error"][: len(ways)].isna().all()
+    said = found["error"][len(ways) :].tolist()
+    assert (
+        [bool(s) for s in said] == [True] * len(odd)
+        and "no picture that Pillow knows" in said[0]
+        and "neither a file nor base64" in said[1]
+    )
+
+
+def test_the_rate_of_false_alarms_is_the_callers(project: Project) -> None:
+    project.log("r1")
+    model, pictures = load(project, "r1"), photographs(20, np.random.default_rng(6))
+    table = pd.DataFrame({"image": list(pictures)})
+    for fpr in (0.05, 0.5, 1.0):
+        found = model.predict(table, params={"fpr": fpr})
+        assert (found["alarm"] == (found["p_value"] <= fpr)).all()
+    assert found["alarm"].all()
+
+
+def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\ndef make():\n    torch.manual_seed(0)\n    conv = torch.nn.Conv2d(3, 8, 3, 2)\n"
+        "    class Maps(torch.nn.Module):\n        def __init__(self):\n            super().__init__()\n            self.conv = conv\n"
+        "        def forward(self, x):\n            return [self.conv(x)]\n    return Maps()\n"
+    )
+    project = Project(tmp_path, "patchcore", backbone="mine.py:make", layers=[0])
+    project.log("r1")
+    project.model("r1")
+    (tmp_path / "mine.py").rename(tmp_path / "gone.py")
+    picture = photographs(1, np.random.default_rng(5))
+    found = load(project, "r1").predict(pd.DataFrame({"image": list(picture)}), params={"maps": True})
+    assert found["score"][0] == float(project.detector.score(picture)[0])
+    with Image.open(io.BytesIO(base64.b64decode(found["heat_map"][0]))) as heat:
+        assert heat.size == (32, 32)
+
+
+def test_a_server_reads_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a server there is the mark that MLflow leaves in its environment."""
+    (tmp_path / "a.png").write_bytes(png(photographs(1, RNG)[0]))
+    served = Served()
+    served.scorer = Scorer(None, np.zeros(1), 32, False)  # type: ignore[arg-type]  # which reading does not ask
+    assert not isinstance(served._read(str(tmp_path / "a.png")), str)
+    monkeypatch.setenv("__pyfunc_model_path__", "somewhere")
+    for asked in (str(tmp_path / "a.png"), "/etc/hostname", "/no where"):
+        assert "a server reads no paths" in str(served._read(asked))
+
+
+def test_a_served_champion_says_what_predict_says(project: Project, tmp_path: Path) -> None:
+    """A real server, a real request; without the project's folder in reach."""
+    register(project.home, project.log("r1"), None, False)
+    pictures = photographs(3, np.random.default_rng(7))
+    (tmp_path / "new").mkdir()
+    for i, picture in enumerate(pictures):
+        (tmp_path / "new" / f"{i}.png").write_bytes(png(picture))
+    code = "from kka.cli import main; main()"
+    told = subprocess.run([sys.executable, "-c", code, "predict", "new", "--round", "r1"], cwd=tmp_path,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    records = [{"image": base64.b64encode(png(picture)).decode()} for picture in pictures]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    words = ["models", "serve", "-m", "models:/kka-blossom@champion", "--env-manager", "local", "-p", str(port)]
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.home}/mlflow.db", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=elsewhere, env=os.environ | own, stdout=log, stderr=log,
+                                  start_new_session=True)  # fmt: skip
+    try:
+        body = json.dumps({"dataframe_records": records}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
+        answer = _patiently(request, server, tmp_path / "server.log")
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
+    assert [f"{r['score']:.6g}" for r in answer["predictions"]] == [r["score"] for r in rows]
+    assert [f"{r['p_value']:.4f}" for r in answer["predictions"]] == [r["p_value"] for r in rows]
+    assert [int(r["alarm"]) for r in answer["predictions"]] == [int(r["alarm"]) for r in rows]
+
+
+def _patiently(request: urllib.request.Request, server: "subprocess.Popen[bytes]", log: Path) -> Any:
+    """The answer, as soon as the server has come up."""
+    until = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(request) as response:
+                return json.loads(response.read())
+        except OSError:
+            assert server.poll() is None and time.monotonic() < until, log.read_text()[-3000:]
+            time.sleep(0.3)
