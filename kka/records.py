@@ -160,6 +160,12 @@ def sha256(image: NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """The hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def texts(records: Sequence[Description], outcome: Outcome) -> list[str]:
     """The texts of the attempts that ended in `outcome`."""
     return [r.text for r in records if r.outcome == outcome]

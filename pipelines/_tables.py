@@ -43,10 +43,11 @@ LEGEND = """\
 def rounds_table(rows: Sequence[Row], level: float) -> str:
     """The comparison of rounds. What a round does not have is a dash."""
     group = hardest_group(rows[0])
-    return markdown([_cells(row, group, f"AUROC ({level:.0%})") for row in rows])
+    return markdown([cells(row, group, f"AUROC ({level:.0%})") for row in rows])
 
 
-def _cells(row: Row, group: str | None, auroc: str) -> dict[str, str]:
+def cells(row: Row, group: str | None, auroc: str) -> dict[str, str]:
+    """A round's cells by their columns; `auroc` is the head of that column."""
     told, said, seen, test = row["describe"], row["assess"], row["detect"], row["evaluate"]
     return {
         "round": row["round"],
@@ -84,14 +85,36 @@ def warning(rows: Sequence[Row]) -> str:
     )
 
 
-def groups_table(rows: Sequence[Row], most: int = 12) -> str:
-    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero. Says so where
-    no anomalies are known."""
-    groups: dict[str, float] = rows[0]["evaluate"]["groups"]
-    hardest = _hardest_first(groups)[:most]
-    if not hardest:
-        return "The data set holds no real anomalies, so nobody can tell how many the detector finds. A few dozen would do."
-    return markdown([{"group": g} | {row["round"]: f"{row['evaluate']['groups'][g]:.3f}" for row in rows} for g in hardest])
+def group_cells(rows: Sequence[Row], most: int = 12) -> list[dict[str, str]]:
+    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero. Empty where no
+    anomalies are known."""
+    hardest = _hardest_first(rows[0]["evaluate"]["groups"])[:most]
+    return [{"group": g} | {row["round"]: f"{row['evaluate']['groups'][g]:.3f}" for row in rows} for g in hardest]
+
+
+def groups_table(rows: Sequence[Row]) -> str:
+    """The same as a Markdown table, or the sentence that there is none."""
+    found = group_cells(rows)
+    return markdown(found) if found else BLIND
+
+
+BLIND = "The data set holds no real anomalies, so nobody can tell how many the detector finds. A few dozen would do."
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """The figures that experiments are compared by: the last round's, and what it gained on round zero."""
+    first, last = rows[0]["evaluate"], rows[-1]["evaluate"]
+    group = hardest_group(rows[0])
+    values = {
+        "auroc": last.get("auroc"),
+        "gained": last["auroc"] - first["auroc"] if "auroc" in last else None,
+        "auroc_hardest": None if group is None else last["groups"][group],
+        "fpr95": last.get("fpr95"),
+        "false_alarms": last["false_positive_rate"],
+        "hard_rate_r0": rows[-1]["assess"].get("hard_rate_r0"),
+        "images": rows[-1]["detect"].get("images"),
+    }
+    return {name: value if isinstance(value, int) else round(value, 4) for name, value in values.items() if value is not None}
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:

@@ -45,7 +45,8 @@ FLOORS = (
 DOORS = {
     "datasets": ("kka.alignment", "kka.datasets.*"),
     "diffusers": ("kka.synthesizers.diffusion", "kka.mini.*"),
-    "mlflow": ("pipelines.track",),
+    "mlflow": ("pipelines._models", "pipelines._provenance", "pipelines._served", "pipelines._tracker", "pipelines._watch",
+               "pipelines.register"),
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
     "matplotlib": ("pipelines._mirror",),
     "peft": ("kka.alignment", "kka.descriptions"),

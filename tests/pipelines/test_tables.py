@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines._csv import write_csv
-from pipelines._tables import Row, curves, groups_table, hardest_group, markdown, rounds_table, warning
+from pipelines._tables import Row, curves, group_cells, groups_table, hardest_group, markdown, rounds_table, warning
 
 
 def row(name: str, near: float, **stages: dict[str, float]) -> Row:
@@ -83,8 +83,8 @@ def test_several_fits_show_their_deviation() -> None:
 
 
 def test_groups_stand_from_the_hardest_on() -> None:
-    lines = groups_table(ROWS, most=1).splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == ["group", "-----", "near"]
+    assert [cells["group"] for cells in group_cells(ROWS, most=1)] == ["near"]
+    assert [line.split("|")[1].strip() for line in groups_table(ROWS).splitlines()] == ["group", "-----", "near", "far"]
 
 
 def test_a_table_is_padded() -> None:
