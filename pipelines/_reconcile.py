@@ -59,7 +59,12 @@ def headline(row: Round, first: Round, number: int, seconds: float | None) -> li
         "images_per_point": images / points if points > 0 else None,
         "seconds_per_point": seconds / points if points > 0 and seconds is not None else None,
     }
-    return [(name, float(f"{value:.6g}"), number) for name, value in values.items() if value is not None]
+    return [(name, brief(value), number) for name, value in values.items() if value is not None]
+
+
+def brief(value: float) -> float:
+    """Six digits: more would only be hard to read."""
+    return float(f"{value:.6g}")
 
 
 def reconcile(root: Path, home: Path) -> None:

@@ -30,8 +30,8 @@ Floats = NDArray[np.float64]
 
 
 def write_tested(run: Run, test: Split, scores: Floats, calibration: Split, boundary: Floats, roc: Sequence[Mapping[str, float]]) -> None:
-    """Writes the ROC (`plots/<round>/roc.csv`), every score of calibration normals and of the test split, in their order (`data/<round>/scores.csv`), and the pictures
-    that were most wrongly scored (`data/<round>/mistakes`)."""
+    """Writes the ROC (`plots/<round>/roc.csv`), every score of calibration normals and of the test split, in their order
+    (`data/<round>/scores.csv`), and the pictures that were most wrongly scored (`data/<round>/mistakes`)."""
     write_csv(run.path("plots", run.round, "roc.csv"), ("fpr", "tpr"), roc)
     rows = [*_rows("calibration", calibration, boundary), *_rows("test", test, scores)]
     write_csv(run.path("data", run.round, "scores.csv"), ("split", "label", "group", "score"), rows)

@@ -219,9 +219,8 @@ def connect(home: Path) -> tuple[Any, str]:
     home.mkdir(parents=True, exist_ok=True)
     server, database = os.environ.get("MLFLOW_TRACKING_URI"), home / "mlflow.db"
     with FileLock(home / "database.lock"):
-        if not database.exists():
-            for name in ("mlflow.db-wal", "mlflow.db-shm"):  # of a database that somebody removed: they would end in the new one
-                (home / name).unlink(missing_ok=True)
+        if not server and not database.exists():
+            _create(database, (home / "artifacts").as_uri())
         place = server or f"sqlite:///{database}"
         if server:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # not minutes of silence
@@ -237,6 +236,18 @@ def connect(home: Path) -> tuple[Any, str]:
         if artifacts:
             _settle(database, artifacts)
     return client, str(number)
+
+
+def _create(database: Path, artifacts: str) -> None:
+    """A database with all its tables, whole or not at all: MLflow's makes one table after another, and never goes on with half of
+    them."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in database.parent.glob(f"{database.name}*"):  # of a killed process; or of one that somebody removed, to end in the new one
+        left.unlink()
+    part = database.with_name(f"{database.name}.part")
+    SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()
+    part.replace(database)
 
 
 def _settle(database: Path, artifacts: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kka.config import Config
-from pipelines._reconcile import figures
+from pipelines._reconcile import brief, figures
 from pipelines._spool import Told, watcher_lock
 from pipelines._tracker import Tracker
 
@@ -60,7 +60,7 @@ class Reader:
             own = figures(stage, message["figures"])
             points += [*own, (f"seconds/{stage}", message["seconds"], 0), (f"megabytes/{stage}", message["megabytes"], 0)]
             if stage == "evaluate" and name in ("r0", *config.lineage(config.last)):
-                tracker.record(tracker.parent, [(LIVE[k], value, tracker.number(name)) for k, value, _ in own if k in LIVE])
+                tracker.record(tracker.parent, [(LIVE[k], brief(value), tracker.number(name)) for k, value, _ in own if k in LIVE])
         tracker.record(run, points)
         tracker.status(run, "FINISHED" if told.ended else "RUNNING" if told.alive else "FAILED")
 

@@ -19,7 +19,10 @@ from tests.pipelines.conftest import ROOT, tiny
 STUB = """
 import hashlib, json, sys
 from pathlib import Path
+import numpy as np
 import yaml
+from kka.images import write_images
+from kka.records import Description, write_records
 from pipelines._stage import Run, stage
 
 def main(run: Run) -> None:
@@ -44,14 +47,28 @@ def main(run: Run) -> None:
                 path.mkdir()
                 for r in run.config.lineage(run.round):
                     (path / f"{r}.png").write_bytes(b"png" + r.encode())
+                (path / "table.md").write_text("| round |")
+                (path / "report.html").write_text("<p>page</p>")
+            elif path.name == "scores.csv":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("split,label,group,score\\ncalibration,0,normal,0.5\\n")
+            elif path.name == "descriptions.jsonl":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_records(path, [Description("00000", f"a flower {number}", "kept", 0.5, -1.0)])
             elif path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 rows = "step,loss,fpr,tpr,round,auroc\\n" + "".join(f"{i}.0{f',{number + i}' * 5}\\n" for i in range(3))
-                value = {"auroc": number, "groups": {"far": number}, "hardest_group": "far"} if NAME == "evaluate" else {"figure": number}
+                value = {"figure": number}
+                if NAME == "evaluate":
+                    value = {"auroc": number, "groups": {"far": number}, "hardest_group": "far", "false_positive_rate": 0.05}
                 path.write_text(json.dumps(value) if path.suffix == ".json" else rows if path.suffix == ".csv" else f"{name} {number}\\n")
             else:
                 path.mkdir(parents=True)
                 (path / "file").write_text(f"{name} {number} {path.name}")
+                if path.name == "calibration":
+                    write_images(path, np.zeros((1, 16, 16, 3), np.uint8))
+                if path.name == "detector":
+                    (path / "detector.json").write_text(json.dumps({"detector": "bce", "size": [16, 16], "options": {}}))
 
 if __name__ == "__main__":
     stage(main, torch=False)
@@ -59,9 +76,10 @@ if __name__ == "__main__":
 
 READ = """
 import json, pathlib
-from pipelines.track import main, open_database
-main()
-client, experiment = open_database(pathlib.Path("mlruns").resolve())
+from pipelines.track import main
+from pipelines._tracker import connect
+main([])
+client, experiment = connect(pathlib.Path("mlruns").resolve())
 found = []
 for run in client.search_runs([experiment]):
     number, data = run.info.run_id, run.data
@@ -129,10 +147,36 @@ class Project:
         """What MLflow holds after reconciliation: name, status, tags, params, inputs, artifacts, and by name each figure's steps."""
         return list(json.loads(self.tool(sys.executable, "-c", READ)))
 
+    def models(self) -> dict[str, str]:
+        """The LoggedModels and their status; fails where two have one name."""
+        code = (
+            "import json; from pathlib import Path; from pipelines._tracker import connect; c, e = connect(Path('mlruns').resolve());"
+            "print(json.dumps([(m.name, m.status.value) for m in c.search_logged_models([e])]))"
+        )
+        pairs = json.loads(self.tool(sys.executable, "-c", code))
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     yield Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose stages have run, to be copied."""
+    made = Project(tmp_path_factory.mktemp("finished") / "project")
+    made.repro()
+    return made
+
+
+def copied(project: Project, folder: Path) -> Project:
+    """The same project elsewhere, without its MLflow."""
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns("mlruns", "tmp"), symlinks=True)
+    made = object.__new__(Project)
+    made.folder = folder
+    return made
 
 
 ALL = {"prepare", "baseline", "evaluate-baseline", "report"} | {
@@ -145,7 +189,7 @@ def check_runs(runs: list[dict[str, Any]], rounds: list[str]) -> dict[str, dict[
     (parent,) = [r for r in runs if not r["parent"]]
     children = [r for r in runs if r["parent"] == parent["id"]]
     assert sorted(r["name"] for r in children) == sorted(["r0", *rounds]) and len(children) == len(runs) - 1
-    assert parent["steps"]["evaluate/auroc"] == list(range(len(rounds) + 1))
+    assert parent["steps"]["auroc"] == list(range(len(rounds) + 1))
     for run in runs:
         for name, steps in run["steps"].items():
             assert len(set(steps)) == len(steps), f"{run['name']}: {name} doubles"
@@ -159,7 +203,10 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
     hashes = {o["path"]: o["md5"] for s in lock.values() for o in s["outs"]}
     assert (last["tags"]["dvc.anomalies"], last["tags"]["dvc.adapter"]) == (hashes["data/r2/anomalies"], hashes["data/r2/adapter"])
-    assert (last["inputs"], last["artifacts"], last["status"]) == ([hashes["data/splits/train"]], ["r2.png"], "FINISHED")
+    splits = ("train", "calibration", "validation", "test")
+    assert set(last["inputs"]) == {hashes["data/r2/anomalies"], *(hashes[f"data/splits/{s}"] for s in splits)}
+    shown = ["r2.png", "scores.csv"]
+    assert (sorted(last["artifacts"]), last["status"]) == (["descriptions.json", *shown], "FINISHED")
     assert last["params"]["align.beta"] == "0.3" and "rounds" not in last["params"]
     assert last["steps"]["align/loss"] == last["steps"]["detect/loss"] == [0, 1, 2]
     stages = ("describe", "synthesize", "assess", "detect", "align", "evaluate", "report")
@@ -168,17 +215,20 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
 
     assert project.repro() == []
     shown = project.tool("dvc", "metrics", "show").splitlines()
-    assert shown[0].split() == ["Path", "auroc", "groups.far", "hardest_group"] and len(shown) == 4
+    assert [line.split() for line in shown][0] == ["Path", "figure"] and len(shown) == 2
     plots = json.loads(project.tool("dvc", "plots", "show", "--json"))
     assert {"AUROC by round", "ROC, first and last round", "plots/r2/align.csv", "plots/r0/roc.csv"} <= set(plots["data"])
 
     # restored from the cache, also where MLflow has forgotten everything
-    for name in ("data", "metrics", "plots", "report", "mlruns"):
+    for name in ("data", "metrics", "plots", "report"):
         shutil.rmtree(project.folder / name)
+    (project.folder / "mlruns" / "mlflow.db").unlink()
     assert project.repro() == []
     again = check_runs(project.runs(), ["r1", "r2"])
     assert again["r2"]["id"] != last["id"]
-    assert (again["r2"]["steps"]["align/loss"], again["r2"]["artifacts"]) == ([0, 1, 2], ["r2.png"])
+    assert (again["r2"]["steps"]["align/loss"], again["r2"]["artifacts"]) == ([0, 1, 2], last["artifacts"])
+    # and what it cost
+    assert again["r2"]["steps"]["seconds/detect"] == [0]
 
     # a DPO parameter: nothing before align@r1, and a lineage of its own
     project.params(align__beta=0.5)
@@ -192,6 +242,36 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
     project.params(align__beta=0.3)
     assert project.repro() == []
     assert len(project.runs()) == 8
+
+
+def told(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What runs hold, without what is another each time: their ids, and what stages cost."""
+    return {
+        run["tags"]["kka.chain"]: (
+            {k: s for k, s in run["steps"].items() if not k.startswith(("seconds", "megabytes"))},
+            sorted(run["artifacts"]), sorted(run["inputs"]), run["params"], run["status"],
+            {k: v for k, v in run["tags"].items() if k.startswith("dvc.") and k != "dvc.revision"},
+        )
+        for run in runs
+    }  # fmt: skip
+
+
+def test_reconciliation_killed_at_any_moment_is_made_good_by_the_next(finished: Project, tmp_path: Path) -> None:
+    wanted, victim = copied(finished, tmp_path / "whole").runs(), copied(finished, tmp_path / "victim")
+    check_runs(wanted, ["r1", "r2"])
+    began = time.monotonic()
+    victim.tool(sys.executable, "-c", "import pipelines._reconcile, pipelines._watch, mlflow")
+    start = time.monotonic() - began  # what imports take here and now
+    for late in (0.2, 0.5, 0.9, 1.4, 2.0, 2.7):
+        process = subprocess.Popen([sys.executable, "-m", "pipelines.track"], cwd=victim.folder, stderr=subprocess.DEVNULL)
+        time.sleep(start + late)
+        process.kill()
+        process.wait()
+    found = victim.runs()
+    check_runs(found, ["r1", "r2"])
+    assert told(found) == told(wanted)
+    assert victim.models() == {"detector-r0": "READY", "detector-r1": "READY", "detector-r2": "READY"}
+    assert told(victim.runs()) == told(found)
 
 
 @pytest.mark.slow
@@ -243,6 +323,26 @@ def test_a_stage_that_was_killed_shows_as_failed(project: Project) -> None:
     status = {r["name"]: r["status"] for r in project.runs()}
     assert status["r0"] == "FAILED"
     assert list(spool.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_eight_experiments_at_once_lose_no_run_and_double_none(finished: Project, tmp_path: Path) -> None:
+    project = copied(finished, tmp_path / "project")
+    project.commit()
+    betas = [round(0.31 + 0.01 * i, 2) for i in range(8)]
+    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GIT_AUTHOR_NAME": "nobody", "GIT_COMMITTER_NAME": "nobody",
+           "GIT_AUTHOR_EMAIL": "nobody@example.org", "GIT_COMMITTER_EMAIL": "nobody@example.org"}  # fmt: skip
+    started = [
+        subprocess.Popen(["dvc", "exp", "run", "--temp", "-S", f"align.beta={beta}"], cwd=project.folder, env=os.environ | own,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for beta in betas
+    ]  # fmt: skip
+    ends = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, ends
+    runs = project.runs()
+    for beta in [0.3, *betas]:
+        check_runs([r for r in runs if r["params"]["align.beta"] == str(beta)], ["r1", "r2"])
+    assert len(runs) == 9 * 4
 
 
 @pytest.mark.slow
