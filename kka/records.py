@@ -96,6 +96,17 @@ class Pair:
     part: Literal["train", "validation"]
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """A picture of the test split, at its `row`, that a detector scored as if its label were the other one."""
+
+    row: int
+    label: int
+    group: str
+    caption: str
+    score: float
+
+
 def seed_of(*names: object) -> int:
     """A seed of 63 bits from names by hashing, so that a stage, a round and an item each have their own."""
     digest = hashlib.sha256("/".join(str(n) for n in names).encode()).digest()

@@ -7,8 +7,8 @@ from kka.detectors import Detector, Images
 from kka.images import read_split
 from kka.metrics import separation
 from kka.records import Split, write_json
-from pipelines._csv import write_csv
 from pipelines._pictures import measuring_controls
+from pipelines._scored import write_scored
 from pipelines._stage import Run, stage
 
 
@@ -31,7 +31,7 @@ def _figures(
     if controls is not None:
         figures["controls_auroc"] = separation(boundary, detector.score(controls))
     if place == 0:
-        write_csv(run.path("plots", run.round, "roc.csv"), ("fpr", "tpr"), evaluation.roc_points(scores, test.labels))
+        write_scored(run, {"calibration": (calibration, boundary), "test": (test, scores)})
     return figures
 
 
