@@ -47,6 +47,7 @@ DOORS = {
     "diffusers": ("kka.synthesizers.diffusion", "kka.mini.*"),
     "mlflow": ("pipelines.track",),
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
+    "jinja2": ("pipelines._page",),
     "matplotlib": ("pipelines._mirror",),
     "peft": ("kka.alignment", "kka.descriptions"),
     "torch": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.doctor",

@@ -32,22 +32,6 @@ def drawn() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A project after one round, and the names of what was logged. Not to be changed."""
-    root = tmp_path_factory.mktemp("loop")
-    logged: list[str] = []
-    run_loop(tiny(), root, lambda name, value, step: logged.append(name))
-    return root, logged
-
-
-@pytest.fixture
-def copy(finished: tuple[Path, list[str]], tmp_path: Path) -> Run:
-    """Round r1 of a copy of the finished project."""
-    shutil.copytree(finished[0], tmp_path / "copy")
-    return make_run(tiny(), tmp_path / "copy", ["r1"])
-
-
 def written(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
