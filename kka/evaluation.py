@@ -83,3 +83,9 @@ def roc_points(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> list[d
 
     fpr, tpr, _ = roc_curve(labels, scores)
     return [{"fpr": float(x), "tpr": float(y)} for x, y in zip(fpr, tpr, strict=True)]
+
+
+def worst(scores: NDArray[np.float64], labels: NDArray[np.int64], most: int) -> list[int]:
+    """The rows of the `most` normals that score highest and of the `most` anomalies that score lowest, the worst first."""
+    order = np.argsort(scores, kind="stable")
+    return [*order[labels[order] == 0][::-1][:most].tolist(), *order[labels[order] == 1][:most].tolist()]

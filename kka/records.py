@@ -96,6 +96,17 @@ class Pair:
     part: Literal["train", "validation"]
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """A picture of the test split, at its `row`, that a detector scored as if its label were the other one."""
+
+    row: int
+    label: int
+    group: str
+    caption: str
+    score: float
+
+
 def seed_of(*names: object) -> int:
     """A seed of 63 bits from names by hashing, so that a stage, a round and an item each have their own."""
     digest = hashlib.sha256("/".join(str(n) for n in names).encode()).digest()
@@ -158,12 +169,6 @@ def _text(path: Path) -> str:
 def sha256(image: NDArray[np.uint8]) -> str:
     """The hash of one image's pixels, that ties a record to its picture."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def texts(records: Sequence[Description], outcome: Outcome) -> list[str]:

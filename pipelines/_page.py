@@ -1,166 +1,184 @@
-"""report.html: the comparison of rounds as one file, with all its pictures in it and no scripts."""
+"""The report as one page of HTML that stands alone: tables, charts, pictures. What texts say is escaped by the template."""
 
 import base64
-import csv
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 
-import kka
-from kka.detectors import Images
-from kka.records import sha256_of
-from pipelines._charts import Line, histogram, line_chart
-from pipelines._sheets import Row, refused
+from kka import __version__, evaluation
+from kka.detectors import Detector
+from pipelines import _charts as charts
+from pipelines import _tables as tables
+from pipelines._scored import Scores, read_mistakes, read_scores
+from pipelines._sheets import Row, refused, with_maps
 from pipelines._stage import Run
-from pipelines._tables import LEGEND, cells, group_cells, hardest_group, warning
-from pipelines._tables import Row as Figures
-from pipelines._tested import Mistake, read_mistakes
 
-_SMALL, _LARGEST = 64, 160  # sides in pixels: pictures up to the first are shown enlarged, larger ones than the second are reduced
+SMALL, MOST = 64, 160  # sides in pixels: up to the first a picture stays as it is, and none is shown larger than the second
+REFUSED = 4  # examples of what the guard refused, of each kind
 
 
-def render(run: Run, rows: Sequence[Figures], strips: Mapping[str, Sequence[Row]]) -> str:
-    """The page of all rounds, first r0; `strips` are the rows of pictures of each round after it."""
+def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]], detector: Detector) -> str:
+    """The page of the rounds: their figures, and what is shown of each but round zero."""
+    scores = {row["round"]: read_scores(run, row["round"]) for row in rows}
     config, last = run.config, rows[-1]
-    names = [row["round"] for row in rows]
-    told = {name: read_scores(run.path("data", name, "scores.csv")) for name in names}
-    mistakes, wrong = read_mistakes(run, last["round"])
-    about = {
-        "title": f"{config.prepare.dataset}, {config.detect.detector}",
-        "verdict": verdict(rows),
-        "warning": warning(rows).strip("*").replace("**", ""),
-        "table": [cells(row, hardest_group(rows[0]), f"AUROC ({config.evaluate.interval:.0%})") for row in rows],
-        "legend": [line.removeprefix("- ").replace("\n  ", " ") for line in LEGEND.replace("\n  ", " ").splitlines()],
-        "curves": curves(rows),
-        "groups": group_cells(rows),
-        "rounds": [_round(run, row, strips[row["round"]], told[row["round"]]) for row in rows if row["round"] in strips],
-        "first": scores_chart("r0", told["r0"], rows[0]["evaluate"]["threshold"]),
-        "roc": roc_chart(run, names),
-        "mistakes": _mistakes(mistakes, wrong),
-        "threshold": last["evaluate"]["threshold"],
-        "last": last["round"],
-        "parameters": parameters(run),
-        "provenance": provenance(run),
-        "pixels": max(row.images.shape[1] for row in next(iter(strips.values()))) <= _SMALL,
-    }
-    loader = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return loader.get_template("_page.html").render(about)
-
-
-def verdict(rows: Sequence[Figures]) -> str:
-    """What came of it, in a sentence."""
-    first, last, images = rows[0]["evaluate"], rows[-1]["evaluate"], rows[-1]["detect"].get("images", 0)
-    if "auroc" not in last:
-        return (
-            f"{len(rows) - 1} rounds, {images} generated anomalies. No real anomalies are known, so nobody can tell how many of them"
-            f" the detector finds; {last['false_positive_rate']:.1%} of the normal test pictures give a false alarm."
-        )
-    interval = f" ({last['auroc_low']:.3f} to {last['auroc_high']:.3f})" if "auroc_low" in last else ""
-    return (
-        f"AUROC {first['auroc']:.3f} with normal pictures alone, {last['auroc']:.3f}{interval} after {len(rows) - 1} rounds with {images}"
-        " generated anomalies."
+    known = scores[run.round].labels.any()
+    return _template().render(
+        light=charts.LIGHT,
+        dark=charts.DARK,
+        data_set=config.prepare.dataset,
+        detector=config.detect.detector,
+        verdict=verdict(rows),
+        warning=tables.warning(rows),
+        legend=tables.LEGEND,
+        unknown=tables.UNKNOWN,
+        table_of_rounds=tables.rounds_table(rows, config.evaluate.interval),
+        groups=tables.groups_table(rows),
+        curves=[Markup(chart) for chart in _curves(rows)],
+        rounds=[_round(run, row, scores[row["round"]], shown.get(row["round"], ())) for row in rows],
+        most_refused=REFUSED,
+        roc=Markup(charts.roc("ROC of all rounds", {name: _roc(s) for name, s in scores.items()})) if known else "",
+        last=run.round,
+        about_mistakes=_about_mistakes(scores[run.round], last["evaluate"]["threshold"]),
+        mistakes=[_strip(row) for row in _mistakes(run, detector)],
+        provenance=_provenance(run),
+        parameters={
+            name: list(_leaves(name, value)) for name, value in config.model_dump(mode="json", exclude={"rounds", "last", "tune"}).items()
+        },
     )
 
 
-def curves(rows: Sequence[Figures]) -> list[str]:
-    """Charts over the rounds: AUROC, and what the language model wrote."""
-    names = [row["round"] for row in rows]
-    made = []
-    if all("auroc" in row["evaluate"] for row in rows):
-        test, group = [row["evaluate"] for row in rows], hardest_group(rows[0])
-        band = [(i, t["auroc_low"], t["auroc_high"]) for i, t in enumerate(test) if "auroc_low" in t]
-        lines = [Line("all anomalies", [(i, t["auroc"]) for i, t in enumerate(test)], band)]
-        lines += [Line(group, [(i, t["groups"][group]) for i, t in enumerate(test)])] if group else []
-        made.append(line_chart("AUROC by round", lines, "round", "AUROC", names=names))
-    wrote = {"hard r0": ("assess", "hard_rate_r0"), "hard now": ("assess", "hard_rate"), "distinct": ("describe", "distinct"),
-             "readable": ("describe", "readable")}  # fmt: skip
-    after = [Line(title, [(i, row[s][k]) for i, row in enumerate(rows) if k in row[s]]) for title, (s, k) in wrote.items()]
-    made.append(line_chart("Hard, distinct and readable by round", [a for a in after if a.points], "round", "share", names=names, y=(0, 1)))
-    return made
+def round_charts(run: Run, row: tables.Row) -> dict[str, str]:
+    """The charts of one round by the names of their files: its scores, and its ROC where anomalies are known."""
+    name, scores = row["round"], read_scores(run, row["round"])
+    drawn = {f"{name}-scores": _histogram(row, scores)}
+    if scores.labels.any():
+        drawn[f"{name}-roc"] = charts.roc(f"ROC of {name}", {name: _roc(scores)})
+    return drawn
 
 
-def roc_chart(run: Run, names: Sequence[str]) -> str:
-    """The ROC curves of these rounds; nothing where no anomalies are known."""
-    lines = []
-    for name in names:
-        with run.path("plots", name, "roc.csv").open(encoding="utf-8", newline="") as table:
-            lines.append(Line(name, [(float(r["fpr"]), float(r["tpr"])) for r in csv.DictReader(table)]))
-    return line_chart("ROC", lines, "false positive rate", "true positive rate", y=(0, 1), dots=False) if lines[0].points else ""
+def verdict(rows: Sequence[tables.Row]) -> str:
+    """One sentence on what the rounds have come to."""
+    first, last, group = rows[0]["evaluate"], rows[-1]["evaluate"], tables.hardest_group(rows[0])
+    rounds = "one round" if len(rows) == 2 else f"{len(rows) - 1} rounds"
+    if group is None:
+        alarms = f"{last['false_positive_rate']:.1%} of the normal test pictures raise a false alarm, where 5% are expected"
+        return f"The data set holds no real anomalies, so nobody can tell how many are found; after {rounds} {alarms}."
+    ends = " to ".join(f"{test['auroc']:.3f}{_interval(test)}" for test in (first, last))
+    of_group = f"{first['groups'][group]:.3f} to {last['groups'][group]:.3f}"
+    return f"In {rounds} the AUROC went from {ends}, and that of {group}, the hardest group, from {of_group}."
 
 
-Scores = list[tuple[str, int, float]]  # split, label, score
+def _interval(test: Mapping[str, Any]) -> str:
+    return f" ({test['auroc_low']:.3f}–{test['auroc_high']:.3f})" if "auroc_low" in test else ""
 
 
-def read_scores(path: Path) -> Scores:
-    """What `_tested.py` wrote."""
-    with path.open(encoding="utf-8", newline="") as table:
-        return [(r["split"], int(r["label"]), float(r["score"])) for r in csv.DictReader(table)]
+def _curves(rows: Sequence[tables.Row]) -> Iterator[str]:
+    group = tables.hardest_group(rows[0])
+    if group is not None:
+        tests = [row["evaluate"] for row in rows]
+        band = [(t["auroc_low"], t["auroc_high"]) for t in tests if "auroc_low" in t]
+        hardest = [t["groups"][group] for t in tests]
+        yield charts.auroc_by_round([row["round"] for row in rows], [t["auroc"] for t in tests], band, group, hardest)
+    later = rows[1:]
+    shares = {
+        "hard for r0": [row["assess"]["hard_rate_r0"] for row in later],
+        "readable": [row["describe"]["readable"] for row in later],
+        "distinct": [row["describe"]["distinct"] for row in later],
+    }
+    yield charts.shares_by_round([row["round"] for row in later], shares)
 
 
-def scores_chart(name: str, scores: Scores, threshold: float) -> str:
-    """How a round's detector scores the test split."""
-    groups = {title: [s for split, label, s in scores if (split, label) == ("test", y)] for y, title in enumerate(("normal", "anomalous"))}
-    known = {title: values for title, values in groups.items() if values}
-    return histogram(f"Scores of {name} on the test split", known, "score", f"share, {name}", (threshold, "threshold"))
-
-
-def _round(run: Run, row: Figures, strips: Sequence[Row], scores: Scores) -> dict[str, Any]:
-    name = row["round"]
+def _round(run: Run, row: tables.Row, scores: Scores, rows: Sequence[Row]) -> dict[str, Any]:
+    name, told, said, seen = row["round"], row["describe"], row["assess"], row["detect"]
+    about = "The baseline: a detector that was trained without generated anomalies."
+    if rows:
+        about = (
+            f"{told['kept']} of {told['attempts']} descriptions were kept and drawn. The detector of the round before took"
+            f" {said['hard']} of the pictures for normal: they are hard. The new detector was trained on {seen['images']} generated ones."
+        )
     return {
         "name": name,
-        "strips": [{"title": r.title, "cells": _cells(r)} for r in strips],
-        "refused": refused(run, name),
-        "chart": scores_chart(name, scores, row["evaluate"]["threshold"]),
+        "anchor": f"round-{name}",
+        "about": about,
+        "rows": [_strip(r) for r in rows],
+        "refused": refused(run, name) if rows else {},
+        "histogram": Markup(_histogram(row, scores)),
     }
 
 
-def _cells(row: Row) -> list[dict[str, str]]:
-    maps = [""] * len(row.images) if row.maps is None else [uri(image) for image in row.maps]
-    return [{"src": uri(i), "map": m, "note": note} for i, m, note in zip(row.images, maps, row.notes, strict=True)]
+def _histogram(row: tables.Row, scores: Scores) -> str:
+    return charts.histogram(f"Scores of {row['round']}", scores.normals, scores.anomalies, row["evaluate"]["threshold"])
 
 
-def _mistakes(found: Sequence[Mistake], images: Images) -> list[dict[str, Any]]:
-    kinds = {"Normals that look most anomalous": 0, "Anomalies that look most normal": 1}
-    cells = [
-        [{"src": uri(i), "note": f"{m.score:.3f} {m.group}: {m.caption.splitlines()[0] if m.caption else ''}"}
-         for m, i in zip(found, images, strict=True) if m.label == label]
-        for label in kinds.values()
-    ]  # fmt: skip
-    return [{"title": title, "cells": c} for title, c in zip(kinds, cells, strict=True) if c]
+def _roc(scores: Scores) -> list[charts.Point]:
+    return [(p["fpr"], p["tpr"]) for p in evaluation.roc_points(scores.values, scores.labels)]
 
 
-def uri(image: Images) -> str:
-    """A picture (h, w, 3) as a data URI: lossless where it is small, reduced where it is large."""
-    small, buffer = max(image.shape[:2]) <= _SMALL, io.BytesIO()
-    picture = Image.fromarray(image)
-    picture.thumbnail((_LARGEST, _LARGEST))
-    picture.save(buffer, "PNG", optimize=True) if small else picture.save(buffer, "WEBP", quality=82)
-    return f"data:image/{'png' if small else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _about_mistakes(scores: Scores, threshold: float) -> str:
+    alarms, missed = int((scores.normals > threshold).sum()), int((scores.anomalies <= threshold).sum())
+    found = f", and {missed} of {len(scores.anomalies)} anomalies do not" if len(scores.anomalies) else ""
+    return (
+        f"Above the threshold, {threshold:.3f}, lie {alarms} of {len(scores.normals)} normal pictures{found}, by the detector's first fit."
+    )
 
 
-def parameters(run: Run) -> dict[str, dict[str, Any]]:
-    """All parameters that results depend on, by section."""
-    config = run.config
-    sections = (config.prepare, config.describe, config.synthesize, config.assess, config.detect, config.align, config.evaluate)
-    named = {type(s).__name__.lower(): dict(_leaves(s.model_dump(mode="json"))) for s in sections}
-    return {"": {"seed": config.seed}} | named
+def _mistakes(run: Run, detector: Detector) -> list[Row]:
+    found, images = read_mistakes(run, run.round)
+    titles = {0: "normals that score highest", 1: "anomalies that score lowest"}
+    rows = []
+    for label, title in titles.items():
+        places = [i for i, m in enumerate(found) if m.label == label]
+        picked = [found[i] for i in places]
+        if places:
+            rows.append(
+                Row(title, images[places], [m.caption.split("\n")[0] for m in picked], [f"{m.score:.3f} {m.group}" for m in picked])
+            )
+    return with_maps(rows, detector)
 
 
-def _leaves(values: Mapping[str, Any], head: str = "") -> list[tuple[str, Any]]:
-    return [
-        leaf
-        for key, value in values.items()
-        for leaf in (_leaves(value, f"{head}{key}.") if isinstance(value, Mapping) and value else [(head + key, value)])
-    ]
+def _strip(row: Row) -> dict[str, Any]:
+    maps = [_uri(m) for m in row.maps] if row.maps is not None else [""] * len(row.images)
+    pictures = zip(map(_uri, row.images), maps, row.captions, row.notes, strict=True)
+    kind = "small" if max(row.images.shape[1:3]) <= SMALL else ""
+    names = ("source", "map", "caption", "note")
+    return {"title": row.title, "kind": kind, "pictures": [dict(zip(names, p, strict=True)) for p in pictures]}
 
 
-def provenance(run: Run) -> dict[str, str]:
-    """What the page was made from, so that the same parameters on the same installation give the same bytes."""
-    files = {"pool": ("pool.jsonl",), "detector": ("detector", "weights.safetensors"), "scores": ("scores.csv",)}
-    hashes = {f"data/{run.round}/{'/'.join(p)}": sha256_of(run.path("data", run.round, *p))[:16] for p in files.values()}
-    return hashes | {"kka": kka.__version__} | {name: version(name) for name in ("torch", "transformers", "diffusers", "trl", "peft")}
+def _uri(image: NDArray[np.uint8]) -> str:
+    """The picture within the page: small ones as they are, large ones made smaller and at a loss."""
+    picture, out = Image.fromarray(image), io.BytesIO()
+    kind = "png" if max(picture.size) <= SMALL else "webp"
+    picture.thumbnail((MOST, MOST))
+    picture.save(out, format=kind, **({"optimize": True} if kind == "png" else {"quality": 75}))
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    detector = run.path("data", run.round, "detector")
+    files = [run.path("data", run.round, "pool.jsonl"), *sorted(p for p in detector.iterdir() if p.is_file())]
+    hashes = {p.relative_to(run.root).as_posix(): f"sha256 {hashlib.sha256(p.read_bytes()).hexdigest()[:16]}" for p in files}
+    return {"data set": run.config.prepare.dataset, **hashes, "kka": __version__, "torch": version("torch")}
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The values of nested sections by their paths."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}", inner)
+    else:
+        yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _template() -> Template:
+    folder = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template("report.html.j2")

@@ -28,26 +28,30 @@ def _hardest_first(groups: Mapping[str, float]) -> list[str]:
     return sorted(groups, key=lambda g: (groups[g], g))
 
 
-LEGEND = """\
-- images: generated anomalies that the detector trained on; hard share: how many of them were hard, and how many were wanted
-- AUROC, and FPR95 (the share of false alarms where 95% of the anomalies are found): on the test split, means over the fits of
-  the detector (detect.seeds) with their deviation, and in brackets the interval that the number of test pictures leaves; the
-  second AUROC is that of one group of anomalies, the hardest of round zero on the validation split
-- false alarms: normal test pictures above the threshold; 5% are expected
-- readable, distinct: shares of what the language model wrote; refused: normal look-alikes, unreadable ones and duplicates
-- hard now, hard r0: the share of new anomalies that the detector of the round before, or of round zero, takes for normal
-- gap: AUROC of telling generated normals from real ones, 0.5 is best; distance: of the descriptions from the normal class
-"""
+LEGEND = {
+    "images": "generated anomalies that the detector trained on",
+    "hard share": "how many of them were hard, and how many were wanted",
+    "AUROC": "on the test split, the mean over the fits of the detector (detect.seeds) with their deviation, and in brackets the"
+    " interval that the number of test pictures leaves; the second one is that of one group of anomalies, the hardest of round zero"
+    " on the validation split",
+    "FPR95": "the share of false alarms where 95% of the anomalies are found",
+    "false alarms": "normal test pictures above the threshold; 5% are expected",
+    "readable, distinct": "shares of what the language model wrote",
+    "refused": "normal look-alikes + unreadable ones + duplicates",
+    "hard now, hard r0": "the share of new anomalies that the detector of the round before, or of round zero, takes for normal",
+    "gap": "AUROC of telling generated normals from real ones, 0.5 is best",
+    "distance": "of the descriptions from the normal class",
+}
+UNKNOWN = "The data set holds no real anomalies, so nobody can tell how many the detector finds. A few dozen would do."
 
 
-def rounds_table(rows: Sequence[Row], level: float) -> str:
-    """The comparison of rounds. What a round does not have is a dash."""
+def rounds_table(rows: Sequence[Row], level: float) -> list[dict[str, str]]:
+    """The comparison of rounds: cells by column, a row a round. What a round does not have is a dash."""
     group = hardest_group(rows[0])
-    return markdown([cells(row, group, f"AUROC ({level:.0%})") for row in rows])
+    return [_cells(row, group, f"AUROC ({level:.0%})") for row in rows]
 
 
-def cells(row: Row, group: str | None, auroc: str) -> dict[str, str]:
-    """A round's cells by their columns; `auroc` is the head of that column."""
+def _cells(row: Row, group: str | None, auroc: str) -> dict[str, str]:
     told, said, seen, test = row["describe"], row["assess"], row["detect"], row["evaluate"]
     return {
         "round": row["round"],
@@ -80,41 +84,16 @@ def warning(rows: Sequence[Row]) -> str:
     if last >= rows[0]["evaluate"].get("auroc_low", first):
         return ""
     return (
-        f"**The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}.** Look at the pictures: do they show what their"
+        f"The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}. Look at the pictures: do they show what their"
         " descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has learnt what is generated."
     )
 
 
-def group_cells(rows: Sequence[Row], most: int = 12) -> list[dict[str, str]]:
-    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero. Empty where no
+def groups_table(rows: Sequence[Row], most: int = 12) -> list[dict[str, str]]:
+    """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero. Nothing where no
     anomalies are known."""
     hardest = _hardest_first(rows[0]["evaluate"]["groups"])[:most]
     return [{"group": g} | {row["round"]: f"{row['evaluate']['groups'][g]:.3f}" for row in rows} for g in hardest]
-
-
-def groups_table(rows: Sequence[Row]) -> str:
-    """The same as a Markdown table, or the sentence that there is none."""
-    found = group_cells(rows)
-    return markdown(found) if found else BLIND
-
-
-BLIND = "The data set holds no real anomalies, so nobody can tell how many the detector finds. A few dozen would do."
-
-
-def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """The figures that experiments are compared by: the last round's, and what it gained on round zero."""
-    first, last = rows[0]["evaluate"], rows[-1]["evaluate"]
-    group = hardest_group(rows[0])
-    values = {
-        "auroc": last.get("auroc"),
-        "gained": last["auroc"] - first["auroc"] if "auroc" in last else None,
-        "auroc_hardest": None if group is None else last["groups"][group],
-        "fpr95": last.get("fpr95"),
-        "false_alarms": last["false_positive_rate"],
-        "hard_rate_r0": rows[-1]["assess"].get("hard_rate_r0"),
-        "images": rows[-1]["detect"].get("images"),
-    }
-    return {name: value if isinstance(value, int) else round(value, 4) for name, value in values.items() if value is not None}
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
@@ -144,3 +123,17 @@ def curves(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
         known = {c: test[c] for c in columns if c in test} | ({} if group is None else {"auroc_hardest_group": test["groups"][group]})
         made.append({"round": row["round"], "images": row["detect"].get("images", 0), **known})
     return columns, made
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """What an experiment comes to, in few figures of the last round; those that take real anomalies only where they are known."""
+    first, last, group = rows[0]["evaluate"], rows[-1]["evaluate"], hardest_group(rows[0])
+    known = {} if group is None else {
+        "auroc": last["auroc"],
+        "auroc_r0": first["auroc"],
+        "gained": last["auroc"] - first["auroc"],
+        "auroc_hardest": last["groups"][group],
+        "fpr95": last["fpr95"],
+    }  # fmt: skip
+    found = {**known, "false_alarms": last["false_positive_rate"], "hard_rate_r0": rows[-1]["assess"]["hard_rate_r0"]}
+    return {key: round(value, 4) for key, value in found.items()} | {"images": rows[-1]["detect"]["images"]}

@@ -8,8 +8,8 @@ from kka.images import read_split
 from kka.metrics import separation
 from kka.records import Split, write_json
 from pipelines._pictures import measuring_controls
+from pipelines._scored import write_scored
 from pipelines._stage import Run, stage
-from pipelines._tested import write_tested
 
 
 def main(run: Run) -> None:
@@ -31,7 +31,7 @@ def _figures(
     if controls is not None:
         figures["controls_auroc"] = separation(boundary, detector.score(controls))
     if place == 0:
-        write_tested(run, test, scores, calibration, boundary, evaluation.roc_points(scores, test.labels))
+        write_scored(run, {"calibration": (calibration, boundary), "test": (test, scores)})
     return figures
 
 

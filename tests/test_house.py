@@ -48,6 +48,7 @@ DOORS = {
     "mlflow": ("pipelines._models", "pipelines._provenance", "pipelines._served", "pipelines._tracker", "pipelines._watch",
                "pipelines.register"),
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
+    "jinja2": ("pipelines._page",),
     "matplotlib": ("pipelines._mirror",),
     "peft": ("kka.alignment", "kka.descriptions"),
     "torch": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.doctor",

@@ -67,3 +67,9 @@ def test_validation_names_the_hardest_group():
     scores, labels = np.array([0.0, 1.0, 0.5, 3.0, 4.0]), np.array([0, 0, 1, 1, 1])
     found = evaluation.validate(scores, labels, ("normal", "normal", "near", "far", "far"))
     assert found == {"validation_auroc": pytest.approx(5 / 6), "hardest_group": "near"}
+
+
+def test_the_worst_are_the_highest_normals_and_the_lowest_anomalies_the_worst_first():
+    assert evaluation.worst(SCORES, LABELS, 2) == [2, 1, 5, 3]
+    assert evaluation.worst(SCORES, LABELS, 9) == [2, 1, 0, 5, 3, 4]
+    assert evaluation.worst(SCORES[:3], LABELS[:3], 2) == [2, 1]

@@ -1,5 +1,6 @@
 """A small project on which the stages run: the default preset with tiny numbers, and a synthesizer that draws what it is told."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from kka import synthesizers
 from kka.config import Config, check_config
 from kka.datasets import blossom
 from kka.records import Anomaly
 from pipelines._stage import Run, make_run
+from pipelines.loop import run_loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +63,24 @@ def tiny(**changes: Any) -> Config:
 def run(tmp_path: Path) -> Run:
     """Round r1 of the tiny project in an empty folder."""
     return make_run(tiny(), tmp_path, ["r1"])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A project after one round, and the names of what was logged. Not to be changed."""
+    root = tmp_path_factory.mktemp("loop")
+    logged: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesizers, "create", lambda name, options, **data: Drawn())
+        run_loop(tiny(), root, lambda name, value, step: logged.append(name))
+    return root, logged
+
+
+@pytest.fixture
+def copy(finished: tuple[Path, list[str]], tmp_path: Path) -> Run:
+    """Round r1 of a copy of the finished project."""
+    shutil.copytree(finished[0], tmp_path / "copy")
+    return make_run(tiny(), tmp_path / "copy", ["r1"])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from kka.images import read_images, read_split
 from kka.metrics import auroc
 from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
 from pipelines import _preferences, align, describe, detect, prepare, synthesize
+from pipelines._scored import read_scores
 from pipelines._stage import Run, make_run
 from pipelines.loop import run_loop, step
 from tests.pipelines.conftest import Drawn, tiny
@@ -29,22 +30,6 @@ def drawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthesizers, "create", lambda name, options, **data: Drawn())
         yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A project after one round, and the names of what was logged. Not to be changed."""
-    root = tmp_path_factory.mktemp("loop")
-    logged: list[str] = []
-    run_loop(tiny(), root, lambda name, value, step: logged.append(name))
-    return root, logged
-
-
-@pytest.fixture
-def copy(finished: tuple[Path, list[str]], tmp_path: Path) -> Run:
-    """Round r1 of a copy of the finished project."""
-    shutil.copytree(finished[0], tmp_path / "copy")
-    return make_run(tiny(), tmp_path / "copy", ["r1"])
 
 
 def written(root: Path) -> dict[str, bytes]:
@@ -82,6 +67,7 @@ def test_a_detector_is_fitted_from_each_seed_and_evaluated_over_all(finished: tu
         labels = read_split(finished[0] / "data/splits/test").labels
         both = [auroc(s, labels) for s in scored]
         assert figures["auroc"] == pytest.approx(np.mean(both)) and figures["auroc_std"] == pytest.approx(np.std(both, ddof=1))
+        assert np.array_equal(read_scores(make_run(tiny(), finished[0], []), name).values, scored[0])
     run_loop(tiny(detect__seeds=1, evaluate__bootstrap=0), root := tmp_path / "one", report=False)
     assert not list((root / "data/r1/repeats").iterdir()) and "auroc_std" not in read_json(root / "metrics/r1/evaluate.json")
 

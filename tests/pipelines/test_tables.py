@@ -1,11 +1,12 @@
 """The rounds side by side."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
 from pipelines._csv import write_csv
-from pipelines._tables import Row, curves, group_cells, groups_table, hardest_group, markdown, rounds_table, warning
+from pipelines._tables import LEGEND, Row, curves, groups_table, hardest_group, markdown, rounds_table, summary, warning
 
 
 def row(name: str, near: float, **stages: dict[str, float]) -> Row:
@@ -36,13 +37,11 @@ def test_the_group_that_round_zero_finds_hardest_is_followed() -> None:
     assert hardest_group(ROWS[0]) == "near"
     for found, wanted in (("far", "far"), ("of the validation split alone", "near")):
         assert hardest_group(ROWS[0] | {"evaluate": ROWS[0]["evaluate"] | {"hardest_group": found}}) == wanted
-    header = rounds_table(ROWS, 0.95).splitlines()[0]
-    assert "AUROC (95%)" in header and " AUROC near " in header
+    assert {"AUROC (95%)", "AUROC near"} <= rounds_table(ROWS, 0.95)[0].keys()
 
 
 def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -> None:
-    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in rounds_table(ROWS, 0.95).splitlines()]
-    zero, one = (dict(zip(cells[0], line, strict=True)) for line in cells[2:])
+    zero, one = rounds_table(ROWS, 0.95)
     assert (zero["images"], zero["hard share"], zero["readable"], zero["gap"], zero["AUROC (95%)"]) == (
         "0",
         "-",
@@ -56,9 +55,13 @@ def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -
 
 def test_a_group_that_is_called_like_a_column_keeps_its_own() -> None:
     test = ROWS[0]["evaluate"] | {"groups": {"gap": 0.25}, "hardest_group": "gap", "controls_auroc": 0.625}
-    head, _, cells = rounds_table([ROWS[0] | {"evaluate": test}], 0.95).splitlines()
-    found = dict(zip(head.replace(" ", "").split("|"), cells.replace(" ", "").split("|"), strict=True))
-    assert (found["AUROCgap"], found["gap"]) == ("0.250", "0.625")
+    (found,) = rounds_table([ROWS[0] | {"evaluate": test}], 0.95)
+    assert (found["AUROC gap"], found["gap"]) == ("0.250", "0.625")
+
+
+def test_every_column_is_explained() -> None:
+    explained = {name for names in LEGEND for name in names.split(", ")}
+    assert {column.removesuffix(" (95%)") for column in rounds_table(ROWS, 0.95)[0]} - explained == {"round", "AUROC near"}
 
 
 def test_a_last_round_that_is_worse_is_said(tmp_path: Path) -> None:
@@ -67,24 +70,44 @@ def test_a_last_round_that_is_worse_is_said(tmp_path: Path) -> None:
     near["evaluate"] |= {"auroc_low": 0.85}
     far["evaluate"] |= {"auroc": 0.84}
     assert warning([near, ROWS[0]]) == ""
-    assert warning([near, far]).startswith("**The last round is worse than round zero: AUROC 0.840 after 0.875.**")
+    assert warning([near, far]).startswith("The last round is worse than round zero: AUROC 0.840 after 0.875. Look")
 
 
 def test_an_interval_that_was_not_measured_is_left_out() -> None:
     bare = row("r0", 0.75)
     del bare["evaluate"]["auroc_low"]
-    assert "| 0.875 " in rounds_table([bare], 0.95)
+    assert rounds_table([bare], 0.95)[0]["AUROC (95%)"] == "0.875"
 
 
 def test_several_fits_show_their_deviation() -> None:
     several = row("r0", 0.75)
     several["evaluate"]["auroc_std"] = 0.0123
-    assert "| 0.875 ±0.012 (0.500-0.900) |" in rounds_table([several], 0.95)
+    assert rounds_table([several], 0.95)[0]["AUROC (95%)"] == "0.875 ±0.012 (0.500-0.900)"
 
 
 def test_groups_stand_from_the_hardest_on() -> None:
-    assert [cells["group"] for cells in group_cells(ROWS, most=1)] == ["near"]
-    assert [line.split("|")[1].strip() for line in groups_table(ROWS).splitlines()] == ["group", "-----", "near", "far"]
+    assert groups_table(ROWS, most=1) == [{"group": "near", "r0": "0.750", "r1": "0.875"}]
+    assert [cells["group"] for cells in groups_table(ROWS)] == ["near", "far"]
+
+
+def test_an_experiment_comes_to_few_rounded_figures_of_its_last_round() -> None:
+    rows = deepcopy(ROWS)
+    for r, alarms in zip(rows, (0.08, 0.0612345), strict=True):
+        r["evaluate"]["false_positive_rate"] = alarms
+    found = summary(rows)
+    assert found == {
+        "auroc": 0.9375,
+        "auroc_r0": 0.875,
+        "gained": 0.0625,
+        "auroc_hardest": 0.875,
+        "fpr95": 0.25,
+        "false_alarms": 0.0612,
+        "hard_rate_r0": 0.5,
+        "images": 40,
+    }
+    for r in rows:
+        r["evaluate"] = {"groups": {}, "false_positive_rate": 0.05}
+    assert summary(rows) == {"false_alarms": 0.05, "hard_rate_r0": 0.5, "images": 40}
 
 
 def test_a_table_is_padded() -> None:
