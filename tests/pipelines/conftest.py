@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from kka.datasets import blossom
 from kka.records import Anomaly
 from pipelines._stage import Run, make_run
 from pipelines.loop import run_loop
+
+if TYPE_CHECKING:
+    from tests.pipelines.stubs import Project
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +96,13 @@ def anomaly() -> Callable[..., Anomaly]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def stubbed(tmp_path_factory: pytest.TempPathFactory) -> "Project":
+    """A project of stubs whose stages have run, to be copied."""
+    from tests.pipelines.stubs import Project
+
+    made = Project(tmp_path_factory.mktemp("stubbed") / "project")
+    made.repro()
+    return made
