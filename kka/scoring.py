@@ -45,6 +45,11 @@ class Scorer:
         calibration = detector.score(read_split(data / "splits" / "calibration").images)
         return cls(detector, np.sort(calibration), section.image_size, bool(section.options.get("squeeze", False)))
 
+    @property
+    def name(self) -> str:
+        """The name of the detector's file."""
+        return type(self.detector).__module__.rpartition(".")[2]
+
     def p_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each score the share of normals that score at least as high, the picture itself counted in (Vovk et al. 2005): of
         normal pictures no more than the share a have a p-value of a or less."""

@@ -37,7 +37,7 @@ FLOORS = (
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
     ("kka.training", "kka.evaluation", "kka.doctor", "kka.scoring"),
-    ("kka.check",),
+    ("kka.check", "kka.export"),
     ("kka.cli",),
     ("pipelines", "pipelines.*"),
 )
@@ -48,9 +48,11 @@ DOORS = {
     "mlflow": ("pipelines.track",),
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
     "matplotlib": ("pipelines._mirror",),
+    "onnx": (),  # torch and onnxscript use it
+    "onnxruntime": ("kka.export",),
     "peft": ("kka.alignment", "kka.descriptions"),
     "torch": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.doctor",
-              "kka.embeddings", "kka.mini.*",
+              "kka.embeddings", "kka.export", "kka.mini.*",
               "kka.synthesizers.diffusion", "pipelines._stage"),
     "torchvision": (),
     "transformers": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.embeddings",
