@@ -1,5 +1,6 @@
 """The command `kka`: what a project needs beside `dvc repro`. What a command needs is imported when it runs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,13 +165,22 @@ def predict(
     if len(unreadable) == len(files):
         raise KkaError(f"predict: none of {len(files)} files can be read as a picture: {unreadable[0]}.")
     write_text(out, table.getvalue())
-    if fpr < (least := 1 / (len(scorer.calibration) + 1)):
-        typer.echo(
-            f"no p-value is below {least:.4f} with {len(scorer.calibration)} calibration normals, so --fpr {fpr} gives no alarm", err=True
-        )
+    for doubt in _doubts(fpr, alarms, len(files) - len(unreadable), len(scorer.calibration)):
+        typer.echo(doubt, err=True)
     for line in unreadable:
         typer.echo(f"cannot be read: {line}", err=True)
     typer.echo(f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read")
+
+
+def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[str]:
+    """What speaks against taking the alarms as they are."""
+    if fpr < (least := 1 / (normals + 1)):
+        yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
+    if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
+        yield (
+            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures of the training."
+            " Look whether camera, crop and size are the same"
+        )
 
 
 @app.command()

@@ -53,7 +53,7 @@ DOORS = {
     "peft": ("kka.alignment", "kka.descriptions"),
     "torch": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.doctor",
               "kka.embeddings", "kka.export", "kka.mini.*",
-              "kka.synthesizers.diffusion", "pipelines._stage"),
+              "kka.scoring", "kka.synthesizers.diffusion", "pipelines._stage"),
     "torchvision": (),
     "transformers": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.embeddings",
                      "kka.mini.*", "kka.synthesizers.diffusion"),

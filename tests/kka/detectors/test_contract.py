@@ -4,6 +4,7 @@
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -159,6 +160,14 @@ def test_a_score_does_not_depend_on_the_batch(name, task, fitted):
     np.testing.assert_allclose(together[::-1], fitted[name].score(images[::-1]), rtol=1e-6, atol=1e-6)
     for i in (0, 63, 64, 139):
         np.testing.assert_allclose(together[i : i + 1], fitted[name].score(images[i : i + 1]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_threads_may_ask_for_scores_at_once(name, task, fitted):
+    parts = np.split(np.concatenate(task[2:]), 7)
+    wanted = [fitted[name].score(part) for part in parts]
+    with ThreadPoolExecutor(2) as pool:
+        np.testing.assert_allclose(list(pool.map(fitted[name].score, parts)), wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
