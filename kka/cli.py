@@ -1,13 +1,17 @@
 """The command `kka`: what a project needs beside `dvc repro`. What a command needs is imported when it runs."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from kka import __version__
 from kka.errors import KkaError, out_of_space
+
+if TYPE_CHECKING:
+    from kka.scoring import Scorer
 
 
 class Commands(TyperGroup):
@@ -138,19 +142,15 @@ def predict(
     from PIL import Image
     from tqdm import tqdm
 
-    from kka.config import read_config
     from kka.records import write_text
-    from kka.scoring import Scorer, pictures
+    from kka.scoring import pictures
 
-    config = read_config(Path("params.yaml"))
-    if name is not None and name not in (known := ["r0", *config.rounds]):
-        raise KkaError(f"predict: params.yaml has no round '{name}'. It has {', '.join(known)}.")
     files, alarms = pictures(places), 0
     unreadable: list[str] = []
     table = io.StringIO()
-    scorer = Scorer.load(Path("data"), name or config.last, config.prepare)
+    scorer = _scorer("predict", name)
     if maps is not None and not hasattr(scorer.detector, "score_map"):
-        raise KkaError(f"predict: the detector '{config.detect.detector}' has no heat maps. Leave --maps out.")
+        raise KkaError(f"predict: the detector '{scorer.name}' has no heat maps. Leave --maps out.")
     with tqdm(total=len(files), unit="picture", disable=None) as bar:
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["file", "score", "p_value", "alarm"])
@@ -165,13 +165,50 @@ def predict(
     if len(unreadable) == len(files):
         raise KkaError(f"predict: none of {len(files)} files can be read as a picture: {unreadable[0]}.")
     write_text(out, table.getvalue())
-    if fpr < (least := 1 / (len(scorer.calibration) + 1)):
-        typer.echo(
-            f"no p-value is below {least:.4f} with {len(scorer.calibration)} calibration normals, so --fpr {fpr} gives no alarm", err=True
-        )
+    for doubt in _doubts(fpr, alarms, len(files) - len(unreadable), len(scorer.calibration)):
+        typer.echo(doubt, err=True)
     for line in unreadable:
         typer.echo(f"cannot be read: {line}", err=True)
     typer.echo(f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read")
+
+
+def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[str]:
+    """What speaks against taking the alarms as they are."""
+    if fpr < (least := 1 / (normals + 1)):
+        yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
+    if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
+        yield (
+            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures of the training."
+            " Look whether camera, crop and size are the same"
+        )
+
+
+@app.command()
+def export(
+    form: Annotated[str, typer.Option("--format", help="onnx is the only one so far.")] = "onnx",
+    name: Annotated[str | None, typer.Option("--round", help="The round whose detector is exported; by default the last.")] = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("detector.onnx"),
+) -> None:
+    """Write the detector of a round as an ONNX file, which takes pictures of any size and scores them as `predict` does."""
+    if form != "onnx":
+        raise KkaError(f"export: there is no format '{form}'. It knows: onnx.")
+    scorer = _scorer("export", name)
+    from kka.export import write
+    from kka.images import read_split
+
+    apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
+    typer.echo(f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than {apart:.0e}")
+
+
+def _scorer(command: str, name: str | None) -> "Scorer":
+    """The detector of the round `name` of this folder's project; of the last one by default."""
+    from kka.config import read_config
+    from kka.scoring import Scorer
+
+    config = read_config(Path("params.yaml"))
+    if name is not None and name not in (known := ["r0", *config.rounds]):
+        raise KkaError(f"{command}: params.yaml has no round '{name}'. It has {', '.join(known)}.")
+    return Scorer.load(Path("data"), name or config.last, config.prepare)
 
 
 _OWN: dict[str, Any] = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}, "add_help_option": False}

@@ -114,11 +114,16 @@ def seed_of(*names: object) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or none, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file or none: a part file beside it, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """A fitted detector put to work on pictures that nobody has seen: scores, p-values among normals, heat maps."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,10 @@ from kka.errors import KkaError
 from kka.images import Images, decode, heat_map, read_split
 
 SUFFIXES = tuple(sorted(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN))
-_BATCH = 64  # pictures in memory at a time
+T = TypeVar("T")
+R = TypeVar("R")
+_BATCH = 64  # pictures that are scored together
+_WORKERS = 4  # threads at most; each holds a batch's activations in memory
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Scorer:
         calibration = detector.score(read_split(data / "splits" / "calibration").images)
         return cls(detector, np.sort(calibration), section.image_size, bool(section.options.get("squeeze", False)))
 
+    @property
+    def name(self) -> str:
+        """The name of the detector's file."""
+        return type(self.detector).__module__.rpartition(".")[2]
+
     def p_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each score the share of normals that score at least as high, the picture itself counted in (Vovk et al. 2005): of
         normal pictures no more than the share a have a p-value of a or less."""
@@ -61,18 +71,26 @@ class Scorer:
         return heat_map(images, (found - low) / max(high - low, 1e-9))
 
     def score(self, paths: Sequence[Path], unreadable: list[str]) -> Iterator[Scored]:
-        """Scores pictures in their order, a batch in memory at a time; those that cannot be read are added to `unreadable`."""
-        with ThreadPoolExecutor() as pool:
-            todo = iter(paths)
-            while some := list(islice(todo, _BATCH)):
-                read = list(pool.map(self._read, some))
-                unreadable += [f"{path} ({found})" for path, found in zip(some, read, strict=True) if isinstance(found, str)]
-                kept = [(path, found) for path, found in zip(some, read, strict=True) if not isinstance(found, str)]
-                if kept:
-                    images = np.concatenate([found for _, found in kept])
-                    scores = self.detector.score(images)
-                    for (path, _), score, p, image in zip(kept, scores, self.p_values(scores), images, strict=True):
-                        yield Scored(path, float(score), float(p), image)
+        """Scores pictures in their order, a few batches in memory at a time; those that cannot be read are added to `unreadable`."""
+        from kka.backbones import is_factory
+
+        batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+        alone = is_factory(getattr(self.detector, "backbone", ""))  # a module of the user's own may keep in itself what it computes
+        for found, errors in map(self._batch, batches) if alone else _ahead(self._batch, batches):
+            unreadable += errors
+            yield from found
+
+    def _batch(self, paths: Sequence[Path]) -> tuple[list[Scored], list[str]]:
+        """What is said of the pictures that can be read, and of those that cannot."""
+        read = [(path, self._read(path)) for path in paths]
+        errors = [f"{path} ({found})" for path, found in read if isinstance(found, str)]
+        kept = [(path, found) for path, found in read if not isinstance(found, str)]
+        if not kept:
+            return [], errors
+        images = np.concatenate([found for _, found in kept])
+        scores = self.detector.score(images)
+        rows = zip((path for path, _ in kept), scores.tolist(), self.p_values(scores).tolist(), images, strict=True)
+        return [Scored(*row) for row in rows], errors
 
     def _read(self, path: Path) -> Images | str:
         """The prepared picture, or why there is none."""
@@ -81,6 +99,24 @@ class Scorer:
                 return decode(image, self.image_size, squeeze=self.squeeze)
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             return " ".join(str(error).split())[:80]
+
+
+def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Like `map`, a few items ahead, in threads that have an equal share of torch's own. So none waits for another: torch's threads
+    wait for each other in every layer, and all of them for a picture that is decoded, which costs most on a busy machine."""
+    import torch
+
+    before, rest = torch.get_num_threads(), iter(items)
+    workers = min(before, _WORKERS)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(before // workers,))
+    try:
+        ahead = deque(pool.submit(function, item) for item in islice(rest, 2 * workers))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(function, item) for item in islice(rest, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def pictures(places: Sequence[Path]) -> list[Path]:

@@ -37,7 +37,7 @@ FLOORS = (
     ("kka.datasets", "kka.datasets.*", "kka.detectors", "kka.detectors.*", "kka.descriptions"),
     ("kka.alignment", "kka.mini", "kka.mini.*", "kka.synthesizers", "kka.synthesizers.*"),
     ("kka.training", "kka.evaluation", "kka.doctor", "kka.scoring"),
-    ("kka.check",),
+    ("kka.check", "kka.export"),
     ("kka.cli",),
     ("pipelines", "pipelines.*"),
 )
@@ -50,10 +50,12 @@ DOORS = {
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
     "jinja2": ("pipelines._page",),
     "matplotlib": ("pipelines._mirror",),
+    "onnx": (),  # torch and onnxscript use it
+    "onnxruntime": ("kka.export",),
     "peft": ("kka.alignment", "kka.descriptions"),
     "torch": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.doctor",
-              "kka.embeddings", "kka.mini.*",
-              "kka.synthesizers.diffusion", "pipelines._stage"),
+              "kka.embeddings", "kka.export", "kka.mini.*",
+              "kka.scoring", "kka.synthesizers.diffusion", "pipelines._stage"),
     "torchvision": (),
     "transformers": ("kka.alignment", "kka.backbones", "kka.captioner", "kka.descriptions", "kka.detectors.*", "kka.embeddings",
                      "kka.mini.*", "kka.synthesizers.diffusion"),

@@ -22,7 +22,8 @@ class Detector(Protocol):
         ...
 
     def score(self, images: Images) -> NDArray[np.float64]:
-        """One score for each image, shape (n,): higher is more anomalous, and no image's depends on the others."""
+        """One score for each image, shape (n,): higher is more anomalous, and no image's depends on the others.
+        Several threads may ask at once."""
         ...
 
     def save(self, folder: Path) -> None:

@@ -175,6 +175,8 @@ class Bank(nn.Module):
 
     def forward(self, rows: Tensor, k: int = 1) -> Tensor:
         squares = self.stored.square().sum(1)
+        if torch.compiler.is_exporting():  # a graph for any number of rows has no number of tiles
+            return self._nearest(rows, squares, k)
         return torch.cat([self._nearest(part, squares, k) for part in rows.split(_TILE)])
 
     def _nearest(self, rows: Tensor, squares: Tensor, k: int) -> Tensor:

@@ -29,7 +29,7 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.body((x * 4 - 2).contiguous(memory_format=torch.channels_last))
         made: Tensor = self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
-        return made.squeeze(1)
+        return made.squeeze(1) if made.shape[1] == 1 else made  # ONNX cannot squeeze a side of more than one
 
 
 def _block(before: int, after: int) -> list[nn.Module]:

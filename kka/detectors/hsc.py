@@ -19,7 +19,7 @@ class Ball(nn.Module):
         self.features = ConvNet(width, rep_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sqrt(self.features(x).float().view(len(x), -1).square().sum(1) + 1) - 1
+        return torch.sqrt(self.features(x).float().view(x.shape[0], -1).square().sum(1) + 1) - 1
 
 
 @dataclass

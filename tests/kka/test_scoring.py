@@ -1,12 +1,14 @@
 """`kka predict`: scores, p-values and alarms of pictures that lie anywhere, from the detector of a round."""
 
 import csv
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
@@ -80,6 +82,43 @@ def test_folders_and_files_are_scored_in_order_and_what_is_broken_is_named(here:
     assert "no p-value is below 0.0500 with 19 calibration normals, so --fpr 0.01 gives no alarm" in alone.stderr
     alarms = sum(int(r["alarm"]) for r in rows)
     assert result.stdout == f"wrote scores.csv: 4 pictures, {alarms} alarms; 2 could not be read\n"
+
+
+def test_many_pictures_are_scored_in_order_whichever_thread_is_done_first(tmp_path: Path) -> None:
+    """Nine batches, one of them broken as a whole, with a detector that is slowest on the first."""
+
+    class Mean:
+        def score(self, images: Any) -> Any:
+            time.sleep(0.1 if images[0, 0, 0, 0] < 10 else 0)
+            return images.mean((1, 2, 3), dtype=np.float64)
+
+    paths = [tmp_path / f"{i:03d}.png" for i in range(520)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (16, 16), (i % 256,) * 3).save(path)
+    for path in (broken := [paths[5], *paths[128:192], paths[519]]):
+        path.write_bytes(b"nothing")
+    detector: Any = Mean()
+    scorer, threads, unreadable = Scorer(detector, np.array([1.0]), 16, False), torch.get_num_threads(), list[str]()
+    found = list(scorer.score(paths, unreadable))
+    assert [f.path for f in found] == [p for p in paths if p not in broken]
+    assert [f.score for f in found] == [int(f.path.stem) % 256 for f in found]
+    assert [u.split(" (")[0] for u in unreadable] == [str(p) for p in broken]
+    next(scorer.score(paths, []))  # a caller that stops early leaves torch as it was
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("pictures", "fpr", "doubted"), [(41, 0.1, True), (42, 0.1, False), (20, 0.1, False), (41, 0.5, False)])
+def test_pictures_that_are_mostly_alarms_are_doubted(
+    here: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, fpr: float, doubted: bool
+) -> None:
+    """21 alarms are more than half of 41 pictures and not of 42, and 20 are too few to tell; with --fpr 0.5 half may be false."""
+    project(here, "bce", members=1, steps=5)
+    (here / "other").mkdir()
+    for i in range(pictures):
+        Image.new("RGB", (32, 32), (i, i, i)).save(here / "other" / f"{i}.png")
+    monkeypatch.setattr(Scorer, "p_values", lambda self, scores: np.where(np.arange(len(scores)) < 21, 0.05, 0.9))
+    told = predict("other", "--fpr", str(fpr)).stderr
+    assert (f"21 of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures" in told) == doubted
 
 
 def test_alarms_have_heat_maps_where_the_detector_has_them(here: Path) -> None:

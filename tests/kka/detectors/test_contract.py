@@ -4,6 +4,7 @@
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -96,11 +97,13 @@ def test_informative_anomalies_make_it_better(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_scorer_can_be_exported_and_scores_the_same(name, task, fitted):
-    """What torch.onnx exports is a graph by torch.export: no Python may depend on the pictures' values."""
+    """What torch.onnx exports is a graph by torch.export: no Python may depend on the pictures' values, nor on their number."""
     batch = torch.from_numpy(task[2][:64]).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        graph = torch.export.export(fitted[name].scorer().eval(), (batch,)).module()
-        np.testing.assert_allclose(graph(batch).numpy(), fitted[name].score(task[2][:64]), rtol=1e-4, atol=1e-4)
+        graph = torch.export.export(fitted[name].scorer().eval(), (batch,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+        wanted = fitted[name].score(task[2][:64])
+        for n in (2, 64):
+            np.testing.assert_allclose(graph(batch[:n]).numpy(), wanted[:n], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if hasattr(registry.find("kka.detectors", n).Detector, "score_map")])
@@ -157,6 +160,14 @@ def test_a_score_does_not_depend_on_the_batch(name, task, fitted):
     np.testing.assert_allclose(together[::-1], fitted[name].score(images[::-1]), rtol=1e-6, atol=1e-6)
     for i in (0, 63, 64, 139):
         np.testing.assert_allclose(together[i : i + 1], fitted[name].score(images[i : i + 1]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_threads_may_ask_for_scores_at_once(name, task, fitted):
+    parts = np.split(np.concatenate(task[2:]), 7)
+    wanted = [fitted[name].score(part) for part in parts]
+    with ThreadPoolExecutor(2) as pool:
+        np.testing.assert_allclose(list(pool.map(fitted[name].score, parts)), wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
