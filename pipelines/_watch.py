@@ -83,6 +83,7 @@ def watch(home: Path) -> None:
             database = found
             quiet = 0 if reader.drain() else quiet + 1
             time.sleep(1)
+        print(f"{time.process_time():.1f} s of processor time")
 
 
 def _inode(home: Path) -> int | None:
