@@ -7,6 +7,7 @@ repro: .venv/installed
 	@.venv/bin/dvc repro
 	@.venv/bin/python -m pipelines.track
 	@cat report/table.md
+	@echo 'With pictures: report/report.html. The runs in MLflow: make ui.'
 
 test: .venv/installed
 	@.venv/bin/python -m pytest
