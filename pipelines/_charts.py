@@ -65,7 +65,7 @@ class Scale(NamedTuple):
 def auroc_by_round(rounds: Sequence[str], auroc: Sequence[float], band: Sequence[Point], group: str, hardest: Sequence[float]) -> str:
     """The AUROC with its interval, and that of the hardest group."""
     lines = [Line("AUROC", "first", list(enumerate(auroc)), band), Line(group, "second", list(enumerate(hardest)))]
-    return _by_round("AUROC by round", rounds, lines, ticks(min(*auroc, *hardest, *(low for low, _ in band)), 1.0))
+    return _by_round("AUROC by round", rounds, lines, ticks(min(0.99, *auroc, *hardest, *(low for low, _ in band)), 1.0))
 
 
 def shares_by_round(rounds: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
@@ -98,7 +98,7 @@ def histogram(title: str, normals: Floats, anomalies: Floats, threshold: float) 
     top = max(y for line in lines for _, y in line.points)
     inner = [t for t in ticks(edges[0], edges[-1]) if edges[0] <= t <= edges[-1]]
     said = f"{title}: shares of {' and '.join(line.name for line in lines)} test pictures by score, the threshold at {threshold:.3f}"
-    x, y = {float(edges[0]): "", **_marks(inner), float(edges[-1]): ""}, {t: f"{t:.0%}" for t in ticks(0, top)}
+    x, y = {float(edges[0]): "", float(edges[-1]): "", **_marks(inner)}, {t: f"{t:.0%}" for t in ticks(0, top)}
     return _chart(title, said, lines, x, y, "score", "share of its kind", mark=threshold)
 
 

@@ -78,6 +78,7 @@ def test_a_histogram_shows_shares_of_each_kind_and_the_threshold() -> None:
     assert np.allclose(normals[-2], (x(1), y(0.25)), atol=0.06) and np.allclose(anomalies[-2], (x(1), y(1)), atol=0.06)
     assert np.allclose(anomalies[1], (x(0), y(0)), atol=0.06)
     assert f'd="M{x(0.5):.1f} {TOP}V{HEIGHT - BOTTOM}"' in chart and "threshold 15.000" in chart
+    assert ">0<" in chart and ">30<" in chart  # the ends of the axis too, where they are round
 
 
 def test_a_histogram_without_anomalies_or_without_a_spread() -> None:
@@ -98,3 +99,8 @@ def test_a_chart_of_its_own_is_black_on_white() -> None:
     assert "var(" not in alone and LIGHT["ink"] in alone
     root = ET.fromstring(alone)
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and root[0].attrib["fill"] == "#ffffff"
+
+
+def test_perfect_rounds_still_have_an_axis() -> None:
+    chart = auroc_by_round(["r0", "r1"], [1.0, 1.0], [(1.0, 1.0)] * 2, "near", [1.0, 1.0])
+    assert ">0.99<" in chart and ">1<" in chart and "nan" not in chart
