@@ -1,6 +1,7 @@
 """What dvc.lock vouches for: which stages were run with the parameters of now, and what they wrote."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class Lock:
         """What the stage wrote beneath `folder` and what still stands there, unchanged."""
         outs = self.stages.get(stage, {})
         return [self.root / p for p in outs if p.startswith(f"{folder}/") and _md5(self.root / p) == outs[p]]
+
+    def whole(self, stage: str, path: str) -> Path | None:
+        """The file or folder that the stage wrote to `path`, if it stands there unchanged."""
+        wanted, found = self.out(stage, path), self.root / path
+        return found if wanted is not None and _md5(found) == wanted else None
 
     def out(self, stage: str, path: str) -> str | None:
         """The MD5 of what the stage wrote to `path`, or None."""
@@ -81,4 +87,9 @@ def _lookup(params: Any, key: str) -> Any:
 
 
 def _md5(path: Path) -> str | None:
+    """As DVC has it: of a folder that of the list of its files, with the ending .dir."""
+    if path.is_dir():
+        files = sorted((p.relative_to(path).as_posix(), _md5(p)) for p in path.rglob("*") if p.is_file())
+        listed = json.dumps([{"md5": md5, "relpath": name} for name, md5 in files]).encode()
+        return f"{hashlib.md5(listed, usedforsecurity=False).hexdigest()}.dir"
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else None

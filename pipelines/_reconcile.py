@@ -75,7 +75,7 @@ def reconcile(root: Path, home: Path) -> None:
     costs.write()
     for name, row in rounds.items():
         if "evaluate" in row.figures and "evaluate" in rounds["r0"].figures:
-            _compare(tracker, root, rounds, name)
+            _compare(tracker, lock, rounds, name)
     _tell_parent(tracker, lock)
 
 
@@ -100,14 +100,17 @@ def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str) -> Round | N
     return Round(name, found, hashes, sum(cost["seconds"] for cost in spent.values()) if every else None)
 
 
-def _compare(tracker: Tracker, root: Path, rounds: Mapping[str, Round], name: str) -> None:
+def _compare(tracker: Tracker, lock: Lock, rounds: Mapping[str, Round], name: str) -> None:
     """Records what a round is worth: its model, and the headline, on the parent too where it leads to the last round."""
     row, config, run = rounds[name], tracker.config, tracker.round(name)
-    after = [rounds[r].seconds for r in (config.lineage(name) if name != "r0" else []) if r in rounds]
+    after = [rounds[r].seconds if r in rounds else None for r in (config.lineage(name) if name != "r0" else [])]
     seconds = None if None in after else sum(s for s in after if s is not None)
     points = headline(row, rounds["r0"], tracker.number(name), seconds)
-    model = log_model(tracker.client, tracker.experiment, run, name, root, config, row.hashes["detector"])
-    tracker.record(run, points, model)
+    detector = lock.whole("baseline" if name == "r0" else f"detect@{name}", f"data/{name}/detector")
+    if detector and lock.whole(evaluation(name), f"data/{name}/scores.csv"):
+        model = log_model(tracker.client, tracker.experiment, run, name, lock.root, config, row.hashes["detector"])
+        tracker.record(run, points, model)
+    tracker.record(run, points)
     if name in ("r0", *config.lineage(config.last)):
         tracker.record(tracker.parent, points)
     tracker.tag(run, {"mlflow.note.content": round_note(tracker.config, name, run, points, row.hashes)})
@@ -125,32 +128,36 @@ def _inputs(tracker: Tracker, lock: Lock, name: str) -> Iterator[tuple[str, str,
 
 def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
     """The round's pictures and texts, once. They are told to be there when all of them are."""
-    report, texts = lock.out("report", "report"), lock.out(f"describe@{name}", f"data/{name}/descriptions.jsonl")
-    if not tracker.lacks(run, f"{report} {texts}"):
+    report, texts = lock.whole("report", "report"), lock.whole(f"describe@{name}", f"data/{name}/descriptions.jsonl")
+    scores = lock.whole(evaluation(name), f"data/{name}/scores.csv")
+    shown = f"{report and lock.out('report', 'report')} {texts and lock.out(f'describe@{name}', f'data/{name}/descriptions.jsonl')}"
+    if not tracker.lacks(run, shown):
         return
-    for path in sorted((lock.root / "report").glob(f"{name}*")) if report else []:
+    pictures = [*report.glob(f"{name}.*"), *report.glob(f"{name}-*")] if report else []
+    for path in [*sorted(pictures), *([scores] if scores else [])]:
         tracker.client.log_artifact(run, str(path))
-    if (scores := lock.root / "data" / name / "scores.csv").exists():
-        tracker.client.log_artifact(run, str(scores))
-    for path in lock.files(f"describe@{name}", "data"):
-        rows = [vars(r) for r in read_records(path, Description)]
-        tracker.table(run, "descriptions.json", rows)
-    tracker.tag(run, {"kka.shown": f"{report} {texts}"})
+    if texts:
+        tracker.table(run, "descriptions.json", [vars(r) for r in read_records(texts, Description)])
+    tracker.tag(run, {"kka.shown": shown})
 
 
 def _tell_parent(tracker: Tracker, lock: Lock) -> None:
     """The report and the parameters, once; and the end, when the last round has one."""
-    report = lock.out("report", "report")
     tracker.inputs(tracker.parent, _inputs(tracker, lock, "r0"))
-    if tracker.lacks(tracker.parent, shown := f"{report}"):
-        for name in ("report.html", "report.md"):
-            if report and (path := lock.root / "report" / name).exists():
-                tracker.client.log_artifact(tracker.parent, str(path))
+    report = lock.whole("report", "report")
+    if tracker.lacks(tracker.parent, shown := f"{report and lock.out('report', 'report')}"):
+        for path in (report / "report.html", report / "report.md") if report else ():
+            tracker.client.log_artifact(tracker.parent, str(path))
         tracker.client.log_text(tracker.parent, tracker.parameters(), "params.yaml")
-        table = (lock.root / "report" / "table.md").read_text(encoding="utf-8") if report else ""
+        table = (report / "table.md").read_text(encoding="utf-8") if report else ""
         tracker.tag(tracker.parent, {"mlflow.note.content": parent_note(tracker.config, tracker.parent, table), "kka.shown": shown})
     if lock.files(f"evaluate@{tracker.config.last}", "metrics"):
         tracker.status(tracker.parent, "FINISHED")
+
+
+def evaluation(name: str) -> str:
+    """The stage that evaluates a round."""
+    return f"evaluate@{name}" if name != "r0" else "evaluate-baseline"
 
 
 def curves(path: Path) -> list[Point]:

@@ -145,6 +145,9 @@ class Tracker:
             return self.ids[chain]
         with self.lock:
             run = self._find(chain) or self._create(chain, {"mlflow.runName": name or title(self.config), **tags})
+            wrong = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}  # the run above was deleted, and made again
+            for key, value in wrong.items():
+                self.client.set_tag(run.info.run_id, key, value)
             params = {k: str(v)[:6000] for k, v in flatten(results(self.config))}
             new = [Param(k, v) for k, v in params.items() if k not in run.data.params]
             for i in range(0, len(new), 100):

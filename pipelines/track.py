@@ -30,16 +30,24 @@ def update(root: Path, folder: Path) -> None:
     state, spool = folder / "reconciled.json", folder / "spool"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
     parts = [(root / "params.yaml").read_bytes(), lock_file(root).read_bytes(), f"{folder} {server}".encode()]
+    # what `dvc checkout` brings back is new here too
+    places = [root / "report", *sorted(root.glob("data/*/detector"))]
+    parts += [f"{path} {path.stat().st_mtime_ns}".encode() for path in places if path.exists()]
     key = hashlib.sha256(b"\n".join(parts)).hexdigest()
     there = bool(server) or (folder / "mlflow.db").exists()
     if there and not any(spool.glob("*.jsonl")) and state.exists() and read_json(state) == key:
         return
+    from mlflow.exceptions import MlflowException
+
     from pipelines._reconcile import reconcile
     from pipelines._watch import Reader
 
-    Reader(folder).drain()
-    with FileLock(folder / "spool.lock"):  # not while a watcher looks for what is missing
-        reconcile(root, folder)
+    try:
+        Reader(folder).drain()
+        with FileLock(folder / "spool.lock"):  # not while a watcher looks for what is missing
+            reconcile(root, folder)
+    except MlflowException as error:
+        raise KkaError(f"track: MLflow failed ({' '.join(str(error).split())[:200]}). Nothing is lost: run `kka track` again.") from None
     write_json(state, key)
 
 

@@ -46,7 +46,7 @@ DOORS = {
     "datasets": ("kka.alignment", "kka.datasets.*"),
     "diffusers": ("kka.synthesizers.diffusion", "kka.mini.*"),
     "mlflow": ("pipelines._models", "pipelines._provenance", "pipelines._served", "pipelines._tracker", "pipelines._watch",
-               "pipelines.register"),
+               "pipelines.register", "pipelines.track"),
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
     "jinja2": ("pipelines._page",),
     "matplotlib": ("pipelines._mirror",),

@@ -46,6 +46,7 @@ def main(run: Run) -> None:
                     (path / f"{r}.png").write_bytes(b"png" + r.encode())
                 (path / "table.md").write_text("| round |")
                 (path / "report.html").write_text("<p>page</p>")
+                (path / "report.md").write_text("# page")
             elif path.name == "scores.csv":
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("split,label,group,score\\ncalibration,0,normal,0.5\\n")
