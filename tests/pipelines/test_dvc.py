@@ -116,6 +116,55 @@ def test_reconciliation_killed_at_any_moment_is_made_good_by_the_next(stubbed: P
     assert told(victim.runs()) == told(found)
 
 
+def track(project: Project, *words: str) -> str:
+    return project.tool(sys.executable, "-m", "pipelines.track", *words)
+
+
+def commands(said: str) -> list[str]:
+    """The lines of `kka track show` that are commands."""
+    return [line.strip() for line in said.splitlines() if line.startswith(("  git ", "  dvc ")) or " params " in line]
+
+
+def test_a_run_says_how_its_files_come_back_and_they_do(stubbed: Project, tmp_path: Path) -> None:
+    project = copied(stubbed, tmp_path / "project")
+    detector = project.folder / "data" / "r2" / "detector" / "file"
+    project.params(align__beta=0.3)
+    project.commit()
+    first, committed = detector.read_text(), project.tool("git", "rev-parse", "HEAD").strip()
+    runs = {run["name"]: run["id"] for run in project.runs()}
+    said = track(project, "show", "data/r2/detector")
+    assert said.startswith(f"round r2 of {next(n for n in runs if n not in ('r0', 'r1', 'r2'))} ({runs['r2']})")
+    assert commands(said) == ["dvc checkout"] and "not committed" not in said
+
+    project.params(align__beta=0.5)
+    project.repro()
+    second = detector.read_text()
+    assert second != first
+    track(project)
+    assert "It is not committed yet" in (other := track(project, "show", "data/r2/detector"))
+    number = other.partition("(")[2].partition(")")[0]
+    assert number != runs["r2"] and track(project, "show", number) == other
+
+    # back to the first, which a commit holds
+    (command,) = commands(track(project, "show", runs["r2"]))
+    assert command == f"git checkout {committed} -- params.yaml dvc.yaml dvc.lock && dvc checkout"
+    project.tool("sh", "-c", command)
+    assert detector.read_text() == first and project.repro() == []
+
+    # and to the second, which none holds: its parameters, and DVC's run cache
+    (command,) = commands(track(project, "show", number))
+    assert command.startswith(f"kka track params {number} > old.yaml")
+    (project.folder / "params.yaml").write_text(track(project, "params", number))
+    assert project.repro() == [] and detector.read_text() == second
+
+
+def test_a_run_that_is_not_there_is_one_sentence(stubbed: Project, tmp_path: Path) -> None:
+    project = copied(stubbed, tmp_path / "project")
+    for wanted, sentence in {"0" * 32: "there is no run '000", "data/r9/detector": "dvc.lock holds no 'data/r9/detector'"}.items():
+        done = subprocess.run([sys.executable, "-m", "pipelines.track", "show", wanted], cwd=project.folder, capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1) and sentence in done.stderr
+
+
 @pytest.mark.slow
 def test_the_same_seed_in_two_clones_gives_the_same_lock(tmp_path: Path) -> None:
     locks = []
