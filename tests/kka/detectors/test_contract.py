@@ -99,9 +99,10 @@ def test_informative_anomalies_make_it_better(name):
 def test_its_scorer_can_be_exported_and_scores_the_same(name, task, fitted):
     """What torch.onnx exports is a graph by torch.export: no Python may depend on the pictures' values, nor on their number."""
     batch = torch.from_numpy(task[2][:64]).permute(0, 3, 1, 2) / 255
+    detector = fitted[name]  # here, for it may have to be fitted first, which wants gradients
     with torch.no_grad():
-        graph = torch.export.export(fitted[name].scorer().eval(), (batch,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
-        wanted = fitted[name].score(task[2][:64])
+        graph = torch.export.export(detector.scorer().eval(), (batch,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+        wanted = detector.score(task[2][:64])
         for n in (2, 64):
             np.testing.assert_allclose(graph(batch[:n]).numpy(), wanted[:n], rtol=1e-4, atol=1e-4)
 
