@@ -28,10 +28,14 @@ class Lock:
     stages: dict[str, dict[str, str]]
 
     @classmethod
-    def read(cls, root: Path) -> "Lock":
-        """Raises KkaError where there is no dvc.lock."""
+    def read(cls, root: Path, *, reported: bool = False) -> "Lock":
+        """`reported`: the report has just been written, which DVC notes down when its stage has ended. Raises KkaError where there is
+        no dvc.lock."""
         stages = yaml.safe_load(lock_file(root).read_text(encoding="utf-8"))["stages"]
-        return cls(root, _fresh(stages, yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))))
+        fresh = _fresh(stages, yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")))
+        if reported and (md5 := _md5(root / "report")):
+            fresh["report"] = {"report": md5}
+        return cls(root, fresh)
 
     def files(self, stage: str, folder: str) -> list[Path]:
         """What the stage wrote beneath `folder` and what still stands there, unchanged."""
@@ -42,6 +46,10 @@ class Lock:
         """The file or folder that the stage wrote to `path`, if it stands there unchanged."""
         wanted, found = self.out(stage, path), self.root / path
         return found if wanted is not None and _md5(found) == wanted else None
+
+    def md5(self, path: Path) -> str:
+        """The MD5 of a file or folder that is `whole`."""
+        return next(outs[name] for outs in self.stages.values() if (name := path.relative_to(self.root).as_posix()) in outs)
 
     def out(self, stage: str, path: str) -> str | None:
         """The MD5 of what the stage wrote to `path`, or None."""

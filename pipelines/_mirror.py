@@ -8,10 +8,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kka.config import Config
 from kka.records import write_text
+from pipelines._database import connect
 from pipelines._outcome import confirmed, verdict
 from pipelines._space import rounded
 from pipelines._study import over
-from pipelines._tracker import connect
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 _PLOTS = ("optimization_history", "intermediate_values", "slice", "param_importances")

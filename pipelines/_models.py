@@ -5,7 +5,8 @@ import csv
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -13,20 +14,22 @@ from typing import Any
 
 from kka.config import Config
 from kka.records import read_json, write_json
+from pipelines._tracker import Tracker
 
-NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch")
-_DIGEST = "dvc.detector"  # the tag that ties a model to the detector that DVC knows
+NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "tqdm")
 
 
-def log_model(client: Any, experiment: str, run: str, name: str, root: Path, config: Config, digest: str) -> str:
-    """The id of the round's LoggedModel, which is made where there is none of this detector yet; half-made ones are removed."""
-    known = client.search_logged_models([experiment], f"source_run_id = '{run}'", max_results=100)
-    same = [m for m in known if m.tags.get(_DIGEST) == digest]
-    for model in same:
+def log_model(tracker: Tracker, run: str, name: str, root: Path, digests: Mapping[str, str]) -> str:
+    """The id of the round's LoggedModel, which is made where there is none yet with these `digests`, of its detector and of the test
+    split; half-made ones are removed, but for those that another machine may be making."""
+    client, config, experiment = tracker.client, tracker.config, tracker.experiment
+    known = client.search_logged_models([experiment], f"source_run_id = '{run}'", max_results=1000)
+    for model in (m for m in known if digests.items() <= m.tags.items()):
         if model.status.value == "READY":
             return str(model.model_id)
-        client.delete_logged_model(model.model_id)
-    about = {_DIGEST: digest, "kka.dataset": config.prepare.dataset, "kka.detector": config.detect.detector}
+        if tracker.uri.startswith("sqlite:") or time.time() - model.creation_timestamp / 1000 > 3600:
+            client.delete_logged_model(model.model_id)
+    about = {**digests, "kka.dataset": config.prepare.dataset, "kka.detector": config.detect.detector, "kka.round": name}
     made = client.create_logged_model(experiment, name=f"detector-{name}", source_run_id=run, tags=about, model_type="pyfunc")
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder, "model"), root, name, config, made, run)
@@ -51,7 +54,7 @@ def save_model(folder: Path, root: Path, name: str, config: Config, made: Any, r
             artifacts={k: str(v) for k, v in artifacts.items()},
             code_paths=[str(code)],
             signature=_signature(),
-            input_example=_example(root, name),
+            input_example=_example(root),
             pip_requirements=_requirements(artifacts["detector"]),
         )
     for cache in folder.rglob("__pycache__"):  # saving runs the code once
@@ -71,7 +74,8 @@ def _parts(root: Path, name: str, config: Config) -> Iterator[tuple[dict[str, Pa
         shutil.copytree(Path(kka.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "lm", "t2i", *spared))
         prepared = {"image_size": config.prepare.image_size, "squeeze": bool(config.prepare.options.get("squeeze", False))}
         write_json(facts, prepared | {"calibration": sorted(scores(root, name, "calibration")), "function": function})
-        yield {"detector": detector, "facts": facts} | ({"backbone": place} if place else {}), code
+        found = {"detector": detector, "facts": facts, "scores": root / "data" / name / "scores.csv"}  # the scores: for whoever compares
+        yield found | ({"backbone": place} if place else {}), code
 
 
 def _own_backbone(root: Path, detector: Path) -> tuple[Path | None, str]:
@@ -105,11 +109,11 @@ def _signature() -> Any:
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),
         outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outs.items()]),
-        params=ParamSchema([ParamSpec("fpr", "double", 0.05), ParamSpec("maps", "boolean", False)]),
+        params=ParamSchema([ParamSpec("fpr", "double", 0.05), ParamSpec("maps", "boolean", False), ParamSpec("paths", "boolean", False)]),
     )
 
 
-def _example(root: Path, name: str) -> Any:
+def _example(root: Path) -> Any:
     """A table of one calibration normal."""
     import pandas as pd
     from PIL import Image

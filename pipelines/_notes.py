@@ -9,7 +9,8 @@ from pipelines._tracker import Point, title
 
 def parent_note(config: Config, run: str, table: str) -> str:
     """Of the run that stands for a set of parameters."""
-    told = f"The rounds so far:\n\n{table}\n{LEGEND}" if table else "No report yet: its last round has not come to an end."
+    legend = "\n".join(f"- {name}: {meaning}" for name, meaning in LEGEND.items())
+    told = f"The rounds so far:\n\n{table}\n{legend}" if table else "No report yet: its last round has not come to an end."
     what = f"**{title(config)}**: data set `{config.prepare.dataset}`, detector `{config.detect.detector}`, last round `{config.last}`."
     return f"{what}\n\n{told}\n\nThe runs beneath this one are the rounds. {_back(run)}"
 

@@ -39,10 +39,12 @@ def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
 
 def headline(row: Round, first: Round, number: int, seconds: float | None) -> list[Point]:
     """The few figures that rounds and runs are compared by, their step the round's number. A `point` is one of a hundred of AUROC
-    gained on round zero; `seconds` are those since then. What is not known, or was not gained, is left out."""
+    gained on round zero; `seconds` are those since then. What is not known is left out, and what a point cost where the gain lies
+    within the interval of the AUROC."""
     test, told, said = (row.figures.get(s, {}) for s in ("evaluate", "describe", "assess"))
     hardest, images = hardest_group({"evaluate": first.figures["evaluate"]}), row.figures.get("detect", {}).get("images", 0)
-    points = 100 * (test["auroc"] - first.figures["evaluate"]["auroc"]) if "auroc" in test else 0.0
+    before = first.figures["evaluate"].get("auroc", 1.0)
+    points = 100 * (test["auroc"] - before) if test.get("auroc_low", test.get("auroc", 0.0)) > before else 0.0
     values = {
         "auroc": test.get("auroc"),
         "auroc_hardest": test["groups"][hardest] if hardest else None,
@@ -67,16 +69,17 @@ def brief(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def reconcile(root: Path, home: Path) -> None:
-    """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml."""
-    config, lock = read_config(root / "params.yaml"), Lock.read(root)
+def reconcile(root: Path, home: Path, *, reported: bool = False) -> None:
+    """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml; `reported` as in Lock."""
+    config, lock = read_config(root / "params.yaml"), Lock.read(root, reported=reported)
     tracker, costs = Tracker(home, config), Costs(home)
     rounds = {name: row for name in ("r0", *config.rounds) if (row := _round(tracker, lock, costs, name))}
     costs.write()
     for name, row in rounds.items():
         if "evaluate" in row.figures and "evaluate" in rounds["r0"].figures:
             _compare(tracker, lock, rounds, name)
-    _tell_parent(tracker, lock)
+    if rounds:
+        _tell_parent(tracker, lock)
 
 
 def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str) -> Round | None:
@@ -92,8 +95,9 @@ def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str) -> Round | N
     own = [(f"{what}/{s}", value, 0) for s, cost in spent.items() for what, value in cost.items() if f"{what}/{s}" not in told]
     tracker.record(run, [*(p for s, values in found.items() for p in figures(s, values)), *drawn, *own])
     hashes = {Path(p).stem: md5 for s in stages for p, md5 in lock.stages[s].items() if p.startswith(f"data/{name}/")}
-    if tracker.tag(run, {f"dvc.{key}": md5 for key, md5 in hashes.items()}):
-        tracker.tag(run, {"dvc.revision": revision(lock.root)})
+    tags = {f"dvc.{key}": md5 for key, md5 in hashes.items()} | {"dvc.test": lock.out("prepare", "data/splits/test") or ""}
+    if any(tracker.client.get_run(run).data.tags.get(key) != md5 for key, md5 in tags.items()):
+        tracker.tag(run, tags | {"dvc.revision": revision(lock.root)})
     tracker.inputs(run, _inputs(tracker, lock, name))
     _illustrate(tracker, lock, run, name)
     every = len(stages) == len(STAGES if name != "r0" else BASELINE) and all(spent.values())
@@ -108,10 +112,11 @@ def _compare(tracker: Tracker, lock: Lock, rounds: Mapping[str, Round], name: st
     points = headline(row, rounds["r0"], tracker.number(name), seconds)
     detector = lock.whole("baseline" if name == "r0" else f"detect@{name}", f"data/{name}/detector")
     if detector and lock.whole(evaluation(name), f"data/{name}/scores.csv"):
-        model = log_model(tracker.client, tracker.experiment, run, name, lock.root, config, row.hashes["detector"])
+        digests = {"dvc.detector": row.hashes["detector"], "dvc.test": lock.out("prepare", "data/splits/test") or ""}
+        model = log_model(tracker, run, name, lock.root, digests)
         tracker.record(run, points, model)
     tracker.record(run, points)
-    if name in ("r0", *config.lineage(config.last)):
+    if name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
         tracker.record(tracker.parent, points)
     tracker.tag(run, {"mlflow.note.content": round_note(tracker.config, name, run, points, row.hashes)})
     tracker.status(run, "FINISHED")
@@ -130,7 +135,7 @@ def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
     """The round's pictures and texts, once. They are told to be there when all of them are."""
     report, texts = lock.whole("report", "report"), lock.whole(f"describe@{name}", f"data/{name}/descriptions.jsonl")
     scores = lock.whole(evaluation(name), f"data/{name}/scores.csv")
-    shown = f"{report and lock.out('report', 'report')} {texts and lock.out(f'describe@{name}', f'data/{name}/descriptions.jsonl')}"
+    shown = " ".join(str(path and lock.md5(path)) for path in (report, texts, scores))
     if not tracker.lacks(run, shown):
         return
     pictures = [*report.glob(f"{name}.*"), *report.glob(f"{name}-*")] if report else []
@@ -144,13 +149,16 @@ def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
 def _tell_parent(tracker: Tracker, lock: Lock) -> None:
     """The report and the parameters, once; and the end, when the last round has one."""
     tracker.inputs(tracker.parent, _inputs(tracker, lock, "r0"))
+    tags = tracker.client.get_run(tracker.parent).data.tags
+    longer = tags.get("kka.curve", "").startswith(f"{tracker.chain(tracker.config.last)}/")  # of more rounds than are asked for now
     report = lock.whole("report", "report")
-    if tracker.lacks(tracker.parent, shown := f"{report and lock.out('report', 'report')}"):
-        for path in (report / "report.html", report / "report.md") if report else ():
-            tracker.client.log_artifact(tracker.parent, str(path))
+    if "kka.shown" not in tags or (report and not longer and tracker.lacks(tracker.parent, lock.md5(report))):
+        if report:
+            tracker.client.log_artifact(tracker.parent, str(report / "report.html"))
         tracker.client.log_text(tracker.parent, tracker.parameters(), "params.yaml")
         table = (report / "table.md").read_text(encoding="utf-8") if report else ""
-        tracker.tag(tracker.parent, {"mlflow.note.content": parent_note(tracker.config, tracker.parent, table), "kka.shown": shown})
+        note = parent_note(tracker.config, tracker.parent, table)
+        tracker.tag(tracker.parent, {"mlflow.note.content": note, "kka.shown": lock.md5(report) if report else "nothing"})
     if lock.files(f"evaluate@{tracker.config.last}", "metrics"):
         tracker.status(tracker.parent, "FINISHED")
 

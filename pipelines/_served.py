@@ -1,8 +1,8 @@
 """What MLflow serves: pictures in; score, p-value, alarm and heat map out. MLflow copies this file into each model and runs it
 there, with the `kka` that the model carries: nothing of the project is needed.
 
-The input is a column `image`: encoded bytes (png, jpg, ...), the same in base64 (a data URI too), arrays (h, w) or (h, w, 1 to 4), or
-paths. A server reads no paths: whoever can reach it could look into its files.
+The input is a column `image`: encoded bytes (png, jpg, ...), the same in base64 (a data URI too), arrays (h, w) or (h, w, 1 to 4), or,
+with the parameter `paths`, paths. MLflow's server reads none: whoever can reach it could look into its files.
 """
 
 import base64
@@ -40,16 +40,18 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """A row a picture; of one that cannot be read, `error` says why, and the rest is empty. Of `params`, `fpr` is the share of
-        normal pictures that may give an alarm, and `maps` asks for heat maps, as PNG in base64, where the detector has them."""
-        wanted = {"fpr": 0.05, "maps": False} | (params or {})
+        normal pictures that may give an alarm, `maps` asks for heat maps, as PNG in base64, where the detector has them, and with
+        `paths` texts are files."""
+        wanted = {"fpr": 0.05, "maps": False, "paths": False} | (params or {})
+        wanted["paths"] &= "__pyfunc_model_path__" not in os.environ  # the mark of MLflow's server
         images, rows = list(model_input["image"]), []
         for start in range(0, len(images), _BATCH):
-            rows += self._rows(images[start : start + _BATCH], wanted["fpr"], wanted["maps"])
+            rows += self._rows(images[start : start + _BATCH], **wanted)
         columns = ["score", "p_value", "alarm", "error", *(["heat_map"] if wanted["maps"] else [])]
         return pd.DataFrame(rows, columns=columns).replace({np.nan: None})
 
-    def _rows(self, images: list[Any], fpr: float, maps: bool) -> list[dict[str, Any]]:
-        read = [self._read(image) for image in images]
+    def _rows(self, images: list[Any], fpr: float, maps: bool, paths: bool) -> list[dict[str, Any]]:
+        read = [self._read(image, paths) for image in images]
         rows: list[dict[str, Any]] = [{"error": found if isinstance(found, str) else None} for found in read]
         whole = [i for i, found in enumerate(read) if not isinstance(found, str)]
         if whole:
@@ -61,13 +63,13 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
                 rows[i] |= {} if heat is None else {"heat_map": _png(heat[place])}
         return rows
 
-    def _read(self, image: Any) -> Images | str:
+    def _read(self, image: Any, paths: bool) -> Images | str:
         """The prepared picture (1, h, w, 3), or why there is none."""
         size, squeeze = self.scorer.image_size, self.scorer.squeeze
         try:
             if isinstance(image, list | np.ndarray):
                 return prepare([_levels(image)], size, squeeze=squeeze)
-            with Image.open(_source(image)) as opened:
+            with Image.open(_source(image, paths)) as opened:
                 return decode(opened, size, squeeze=squeeze)
         except UnidentifiedImageError:
             return "these bytes are no picture that Pillow knows"
@@ -85,21 +87,19 @@ def _levels(image: Any) -> NDArray[Any]:
     return found
 
 
-def _source(image: Any) -> io.BytesIO | Path:
+def _source(image: Any, paths: bool) -> io.BytesIO | Path:
     """Where Pillow reads the picture from. Raises ValueError for what is none."""
     if isinstance(image, bytes):
         return io.BytesIO(image)
-    served = "__pyfunc_model_path__" in os.environ  # the mark of MLflow's server
-    if isinstance(image, str | Path) and not served and os.path.isfile(image):
+    if paths and isinstance(image, str | Path):
         return Path(image)
     if not isinstance(image, str):
-        raise ValueError(f"wanted bytes, base64, an array or a path, got {type(image).__name__}")
+        raise ValueError(f"wanted bytes, base64 or an array, got {type(image).__name__}")
     try:
-        return io.BytesIO(base64.b64decode(image.partition("base64,")[2] if image.startswith("data:") else image, validate=True))
+        text = image.partition("base64,")[2] if image.startswith("data:") else image
+        return io.BytesIO(base64.b64decode("".join(text.split()), validate=True))
     except binascii.Error:
-        raise ValueError(
-            f"'{image[:40]}' is {'no base64, and a server reads no paths' if served else 'neither a file nor base64'}"
-        ) from None
+        raise ValueError(f"'{image[:40]}' is no base64; paths want the parameter paths, and a server reads none") from None
 
 
 def _png(image: Images) -> str:

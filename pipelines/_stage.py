@@ -69,9 +69,10 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
             prepare_torch()
         with telling(home(), run.config, name, run.round, run.root) as log:
             main(replace(run, log=log))
-        if name == "report" and home().parent != run.root:
-            # a temporary experiment of DVC, gone in a moment: what its stages did not tell, having come from the cache, is told now
-            subprocess.run([sys.executable, "-m", "pipelines.track"], check=False)
+        if name == "report":
+            # what stages did not tell, having come from the cache, is told now: the next experiment may have other parameters, and
+            # the folder of a temporary one is gone in a moment
+            subprocess.run([sys.executable, "-m", "pipelines.track", "reported"], check=False)
     except KkaError as error:
         print(marked(error), file=sys.stderr)
         sys.exit(COLLAPSED if isinstance(error, Collapse) else 1)

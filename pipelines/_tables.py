@@ -10,10 +10,12 @@ Row = dict[str, Any]
 
 
 def figures_of(run: Run, name: str) -> Row:
-    """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks are empty."""
+    """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks are empty.
+    Raises KkaError where it has not been evaluated."""
     folder = run.path("metrics", name)
-    paths = {s: folder / f"{s}.json" for s in ("describe", "assess", "detect", "align", "evaluate")}
-    return {"round": name} | {s: read_json(p) if p.exists() else {} for s, p in paths.items()}
+    paths = {s: folder / f"{s}.json" for s in ("describe", "assess", "detect", "align")}
+    found = {s: read_json(p) if p.exists() else {} for s, p in paths.items()}
+    return {"round": name} | found | {"evaluate": read_json(folder / "evaluate.json")}
 
 
 def hardest_group(first: Row) -> str | None:
@@ -97,8 +99,8 @@ def groups_table(rows: Sequence[Row], most: int = 12) -> list[dict[str, str]]:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table, padded so that it reads well in a terminal too."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    """A Markdown table, padded so that it reads well in a terminal too. Cells may hold names that somebody made up."""
+    lines = [[c.replace("|", "/").replace("<", "&lt;") for c in line] for line in (rows[0], *(row.values() for row in rows))]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     padded.insert(1, ["-" * width for width in widths])

@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import logging
 import math
-import os
 import re
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,27 +16,11 @@ from filelock import FileLock
 
 from kka import presets
 from kka.config import Config
-from kka.errors import KkaError
+from pipelines._database import connect
 
 Point = tuple[str, float, int]  # name, value, step
-EXPERIMENT = "kka"
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the page of an experiment opens on traces of language models
 COMMIT = "mlflow.source.git.commit"
 NOT_RESULTS = {"rounds", "last", "tune"}  # parts of params.yaml that a lineage is not told by
-PLACES = (  # of artifacts, in MLflow's database: table and column
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 class Tracker:
@@ -73,6 +54,18 @@ class Tracker:
         """How many rounds this one stands on."""
         return self.chain(name).count("/")
 
+    def known(self, name: str) -> str | None:
+        """The id of a round's run, if there is one."""
+        found = self._find(self.chain(name))
+        return str(found.info.run_id) if found else None
+
+    def leads(self, name: str) -> bool:
+        """Whether the round is on the curve of the parent: the longest chain that began there. Branches are told by their own runs."""
+        chain, curve = self.chain(name), self.client.get_run(self.parent).data.tags.get("kka.curve", "r0")
+        if chain.startswith(f"{curve}/"):
+            self.client.set_tag(self.parent, "kka.curve", chain)
+        return f"{chain}/".startswith(f"{curve}/") or f"{curve}/".startswith(f"{chain}/")
+
     @property
     def uri(self) -> str:
         """Where MLflow is."""
@@ -84,12 +77,16 @@ class Tracker:
 
         latest, now = self.client.get_run(run).data.metrics, int(time.time() * 1000)
         histories: dict[str, dict[int, float]] = {}
+        told: set[tuple[str, int]] = set()
         new = []
         for name, value, step in points:
-            key = re.sub(r"[^\w./ -]", "_", name)
+            key = "/".join(re.sub(r"[^\w. -]", "_", part) if part.strip(".") else "_" for part in name.split("/"))
             if key not in histories:
                 found = self.client.get_metric_history(run, key) if key in latest else []
                 histories[key] = {m.step: m.value for m in found}
+            if (key, step) in told:  # two names that MLflow cannot tell apart: the first has it
+                continue
+            told.add((key, step))
             if not math.isclose(histories[key].get(step, math.nan), value, rel_tol=1e-9):
                 histories[key][step] = value
                 new.append(Metric(key, value, now, step, model_id=model))
@@ -204,69 +201,13 @@ def title(config: Config) -> str:
     ends = [key.partition(".")[2] for key in mine]
     short = {key: end if end and ends.count(end) == 1 else key for key in other for end in [key.partition(".")[2]]}
     said = [f"{short[key]}={str(value)[:24]}" for key, value in other.items()]
-    more = [f"and {len(said) - 4} more"] if len(said) > 5 else []
+    more = [f"and {len(said) - 4} more ({lineage(config)[:6]})"] if len(said) > 5 else []
     return ", ".join([preset, *(said[:4] if more else said), *more])
 
 
 @cache
 def _presets() -> dict[str, dict[str, Any]]:
     return {name: dict(flatten(results(presets.config(name)))) for name in presets.names()}
-
-
-def connect(home: Path) -> tuple[Any, str]:
-    """A client, and the id of the experiment: on the server that MLFLOW_TRACKING_URI names, or in the database under `home`, which
-    only one process at a time may create: racing breaks it for good. Raises KkaError where the server cannot be had."""
-    os.environ.update(QUIET)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    import mlflow  # set_tracking_uri would set the variable for whoever asks next
-
-    home.mkdir(parents=True, exist_ok=True)
-    server, database = os.environ.get("MLFLOW_TRACKING_URI"), home / "mlflow.db"
-    with FileLock(home / "database.lock"):
-        if not server and not database.exists():
-            _create(database, (home / "artifacts").as_uri())
-        place = server or f"sqlite:///{database}"
-        if server:
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # not minutes of silence
-        client, artifacts = mlflow.MlflowClient(tracking_uri=place), None if server else (home / "artifacts").as_uri()
-        try:
-            found = client.get_experiment_by_name(EXPERIMENT)
-            number = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts, tags=KIND)
-        except mlflow.MlflowException as error:
-            raise KkaError(
-                f"MLflow at {place} wants to be reached, got: {' '.join(str(error).split())[:160]}. Nothing is lost: when it is there,"
-                " run `kka track`."
-            ) from None
-        if artifacts:
-            _settle(database, artifacts)
-    return client, str(number)
-
-
-def _create(database: Path, artifacts: str) -> None:
-    """A database with all its tables, whole or not at all: MLflow's makes one table after another, and never goes on with half of
-    them."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    for left in database.parent.glob(f"{database.name}*"):  # of a killed process; or of one that somebody removed, to end in the new one
-        left.unlink()
-    part = database.with_name(f"{database.name}.part")
-    SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()
-    part.replace(database)
-
-
-def _settle(database: Path, artifacts: str) -> None:
-    """WAL, so that readers and a writer go side by side, and twice as fast. And where the folder was moved, or copied, since: all
-    places of artifacts that the database names, for MLflow writes them down in full."""
-    with sqlite3.connect(database) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        known = "SELECT artifact_location FROM experiments WHERE name = ?"
-        before = str(connection.execute(known, (EXPERIMENT,)).fetchone()[0])
-        for table, column in PLACES if before != artifacts else ():
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (artifacts, len(before) + 1, before, len(before) + 1, f"{before}/"),
-            )
-    connection.close()
 
 
 def revision(root: Path = Path()) -> str:

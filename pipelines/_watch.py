@@ -21,8 +21,8 @@ LIVE = {"evaluate/auroc": "auroc", "evaluate/fpr95": "fpr95", "evaluate/false_po
 class Reader:
     """Carries what stages tell from the spool to MLflow."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, *, monitors: bool = True) -> None:
+        self.home, self.monitoring = home, monitors
         self.open: dict[Path, Told] = {}
         self.trackers: dict[str, Tracker] = {}
         self.monitors: dict[Path, Any] = {}
@@ -59,14 +59,14 @@ class Reader:
             told.ended = True
             own = figures(stage, message["figures"])
             points += [*own, (f"seconds/{stage}", message["seconds"], 0), (f"megabytes/{stage}", message["megabytes"], 0)]
-            if stage == "evaluate" and name in ("r0", *config.lineage(config.last)):
+            if stage == "evaluate" and name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
                 tracker.record(tracker.parent, [(LIVE[k], brief(value), tracker.number(name)) for k, value, _ in own if k in LIVE])
         tracker.record(run, points)
         tracker.status(run, "FINISHED" if told.ended else "RUNNING" if told.alive else "FAILED")
 
     def _monitor(self, told: Told, run: str, uri: str) -> None:
         """MLflow's system metrics of the time that a stage runs, where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks for them."""
-        if told.alive and told.head.get("system") and told.path not in self.monitors:
+        if self.monitoring and told.alive and told.head.get("system") and told.path not in self.monitors:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
             self.monitors[told.path] = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=uri)

@@ -9,7 +9,7 @@ difference leaves open, on the same test split; `--force` moves it anyway. Its d
 
 import argparse
 import csv
-import sys
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,20 @@ from filelock import FileLock
 from kka import metrics
 from kka.config import read_config
 from kka.errors import KkaError
+from pipelines._database import command
 from pipelines._provenance import find_run
 from pipelines._spool import home
 from pipelines._tracker import Tracker
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+MODEL = "kka.model"  # the tag of a version that names its model, which databases do not keep
 SAMPLES, LEVEL = 2000, 0.95  # of the bootstrap behind the interval
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A round's run, its model, and what its detector said of the test split that `digest` tells from others."""
+    """A model, and what its detector said of the test split that `digest` tells from others."""
 
-    run: Any
     model: str
     digest: str
     scores: list[float]
@@ -40,16 +41,20 @@ class Tested:
 
     @property
     def auroc(self) -> float:
+        """Of this detector, the round's first fit; that of MLflow's figures is the mean over all fits."""
         return metrics.auroc(self.scores, self.labels)
 
 
 def register(folder: Path, wanted: str, name: str | None, force: bool) -> str:
     """Registers a round's detector, once, and says what became of it."""
+    import mlflow
+
     client, run, _ = find_run(folder, wanted)
-    new = tested(client, run)
+    mlflow.set_tracking_uri(client.tracking_uri)  # the registry looks for models with a client of its own
+    new = tested(client, _model_of(client, run))
     name = name or f"kka-{run.data.tags['kka.dataset']}"
     with FileLock(folder / "runs.lock"):
-        version = _version(client, name, new)
+        version = _version(client, name, new, run.info.run_id)
         champion = _by_alias(client, name, CHAMPION)
         if champion is not None and champion.version == version.version:
             return f"{name} version {version.version} is the champion already."
@@ -62,38 +67,44 @@ def register(folder: Path, wanted: str, name: str | None, force: bool) -> str:
     return f"{name} version {version.version} is the {moved}. {said}"
 
 
-def tested(client: Any, run: Any) -> Tested:
-    """Raises KkaError where the run is no round's, or lacks a model or test scores."""
+def _model_of(client: Any, run: Any) -> Any:
+    """The model of a round's run. Raises KkaError where there is none."""
     tags, number = run.data.tags, run.info.run_id
     if "kka.round" not in tags:
         raise KkaError(f"register wants a round's run, got {run.info.run_name} ({number}). `kka track show {number}` names its rounds.")
-    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{number}'", max_results=100)
-    ready = [m for m in models if m.status.value == "READY" and m.tags.get("dvc.detector") == tags.get("dvc.detector")]
-    digests = [i.dataset.digest for i in run.inputs.dataset_inputs if any(t.value == "testing" for t in i.tags)]
-    if not ready or not digests:
+    digests = {key: tags.get(key) for key in ("dvc.detector", "dvc.test")}
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{number}'", max_results=1000)
+    ready = [m for m in models if m.status.value == "READY" and digests.items() <= m.tags.items()]
+    if not ready:
         raise KkaError(
             f"register wants a round that has been evaluated, got {tags['kka.round']} ({number}). Run `dvc repro`, then `kka track`."
         )
-    with Path(client.download_artifacts(number, "scores.csv")).open(encoding="utf-8", newline="") as table:
-        rows = [row for row in csv.DictReader(table) if row["split"] == "test"]
-    return Tested(run, ready[0].model_id, digests[0], [float(r["score"]) for r in rows], [int(r["label"]) for r in rows])
+    return ready[0]
 
 
-def _version(client: Any, name: str, new: Tested) -> Any:
-    """The version of this model, which is made where there is none."""
+def tested(client: Any, model: Any) -> Tested:
+    """What a LoggedModel carries of its test. Raises MLflow's errors where it is none of ours."""
     import mlflow
+
+    place = f"{model.artifact_location}/artifacts/scores.csv"
+    path = mlflow.artifacts.download_artifacts(place, tracking_uri=client.tracking_uri)
+    with Path(path).open(encoding="utf-8", newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["split"] == "test"]
+    return Tested(model.model_id, model.tags["dvc.test"], [float(r["score"]) for r in rows], [int(r["label"]) for r in rows])
+
+
+def _version(client: Any, name: str, new: Tested, run: str) -> Any:
+    """The version of this model, which is made where there is none."""
     from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(client.tracking_uri)  # the registry looks for the model with a client of its own
     try:
         client.get_registered_model(name)
     except MlflowException:
         client.create_registered_model(name, description="Detectors of rounds of kka; `champion` is the one to serve.")
-    tag = "kka.model"
-    known = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(tag) == new.model]
-    if known:
-        return known[0]
-    return client.create_model_version(name, f"models:/{new.model}", new.run.info.run_id, tags={tag: new.model}, model_id=new.model)
+    known = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(MODEL) == new.model]
+    return (
+        known[0] if known else client.create_model_version(name, f"models:/{new.model}", run, tags={MODEL: new.model}, model_id=new.model)
+    )
 
 
 def _by_alias(client: Any, name: str, alias: str) -> Any:
@@ -107,11 +118,16 @@ def _by_alias(client: Any, name: str, alias: str) -> Any:
 
 def _compare(client: Any, new: Tested, champion: Any) -> tuple[bool, str]:
     """Whether the new one is better than the champion for sure, and how the two compare."""
+    from mlflow.exceptions import MlflowException
+
     known = bool(np.any(new.labels))
     own = f"AUROC {new.auroc:.4f} on {len(new.labels)} test pictures" if known else "The test split holds no anomalies"
     if champion is None:
         return True, f"{own}. There was no champion."
-    old = tested(client, client.get_run(champion.run_id))
+    try:
+        old = tested(client, client.get_logged_model(champion.tags[MODEL]))
+    except (MlflowException, OSError, KeyError) as error:
+        return False, f"{own}. Version {champion.version} does not say how it was tested ({' '.join(str(error).split())[:80]})."
     if old.digest != new.digest:
         return False, f"{own}. Version {champion.version} was tested on another split, so nobody can tell which is better."
     if not known:
@@ -120,7 +136,7 @@ def _compare(client: Any, new: Tested, champion: Any) -> tuple[bool, str]:
     verdict = "better for sure" if low > 0 else "worse for sure" if high < 0 else "no better for sure"
     return low > 0, (
         f"{own}, version {champion.version}: {old.auroc:.4f}. Difference {new.auroc - old.auroc:+.4f}"
-        f" ({LEVEL:.0%} interval {low:+.4f} to {high:+.4f}, the same pictures): {verdict}."
+        f" ({LEVEL:.0%} interval {low:+.4f} to {high:+.4f}, the same pictures): {verdict}, by this test split."
     )
 
 
@@ -131,6 +147,8 @@ def main(words: list[str]) -> None:
     parser.add_argument("--name", help="of the registered model; default: kka-DATASET")
     parser.add_argument("--force", action="store_true", help="make it the champion whatever the comparison says")
     given = parser.parse_args(words)
+    if given.name and not re.fullmatch(r"[\w. -]+", given.name):
+        raise KkaError(f"register: --name wants letters, digits, '.', '_', '-' and blanks, got '{given.name}'.")
     wanted = given.run or _last(home())
     print(register(home(), wanted, given.name, given.force))
 
@@ -141,11 +159,10 @@ def _last(folder: Path) -> str:
 
     update(Path(), folder)
     config = read_config(Path("params.yaml"))
-    return Tracker(folder, config).round(config.last)
+    if not (run := Tracker(folder, config).known(config.last)):
+        raise KkaError(f"register: nothing of round {config.last} has been run with these parameters. Run `dvc repro`.")
+    return run
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KkaError as error:
-        sys.exit(f"kka: {error}")
+    command(main)

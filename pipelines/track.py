@@ -14,40 +14,39 @@ cache, whose stages never ran here, appear as well, and nothing appears twice.
 
 import hashlib
 import os
-import sys
+import re
 from pathlib import Path
 
 from filelock import FileLock
 
+from kka.config import read_config
 from kka.errors import KkaError
 from kka.records import read_json, write_json
 from pipelines._lock import lock_file
 from pipelines._spool import home
 
 
-def update(root: Path, folder: Path) -> None:
-    """Brings MLflow up to date; in a moment, where nothing has happened since the last time."""
+def update(root: Path, folder: Path, *, reported: bool = False) -> None:
+    """Brings MLflow up to date; in a moment, where nothing has happened since the last time. `reported`: called by the report's stage."""
+    read_config(root / "params.yaml")
     state, spool = folder / "reconciled.json", folder / "spool"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    parts = [(root / "params.yaml").read_bytes(), lock_file(root).read_bytes(), f"{folder} {server}".encode()]
+    # without the report's own stage, which is noted there when it has ended, after it has been told of
+    locked = re.sub(r"^  report:\n(?: {4}.*\n)*", "", lock_file(root).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = [(root / "params.yaml").read_bytes(), locked.encode(), f"{folder} {server}".encode()]
     # what `dvc checkout` brings back is new here too
-    places = [root / "report", *sorted(root.glob("data/*/detector"))]
+    places = [root / "report", *(p for kind in ("data/*/detector", "data/*/scores.csv", "metrics/*") for p in sorted(root.glob(kind)))]
     parts += [f"{path} {path.stat().st_mtime_ns}".encode() for path in places if path.exists()]
     key = hashlib.sha256(b"\n".join(parts)).hexdigest()
-    there = bool(server) or (folder / "mlflow.db").exists()
-    if there and not any(spool.glob("*.jsonl")) and state.exists() and read_json(state) == key:
+    there = not server and (folder / "mlflow.db").exists()  # what a server has forgotten only a look can tell
+    if there and not reported and not any(spool.glob("*.jsonl")) and state.exists() and read_json(state) == key:
         return
-    from mlflow.exceptions import MlflowException
-
     from pipelines._reconcile import reconcile
     from pipelines._watch import Reader
 
-    try:
-        Reader(folder).drain()
-        with FileLock(folder / "spool.lock"):  # not while a watcher looks for what is missing
-            reconcile(root, folder)
-    except MlflowException as error:
-        raise KkaError(f"track: MLflow failed ({' '.join(str(error).split())[:200]}). Nothing is lost: run `kka track` again.") from None
+    Reader(folder, monitors=False).drain()
+    with FileLock(folder / "spool.lock"):  # not while a watcher looks for what is missing
+        reconcile(root, folder, reported=reported)
     write_json(state, key)
 
 
@@ -60,6 +59,8 @@ def main(words: list[str]) -> None:
             from pipelines._watch import watch
 
             watch(Path(folder))
+        case ["reported"]:  # by the report's stage
+            update(Path(), home(), reported=True)
         case ["show", run]:
             from pipelines._provenance import describe
 
@@ -69,10 +70,10 @@ def main(words: list[str]) -> None:
 
             print(parameters(home(), run), end="")
         case ["relocate"]:
-            from pipelines._tracker import connect
+            from pipelines._database import connect
 
-            connect(home())
-            print(f"MLflow's artifacts are those in {home() / 'artifacts'}")
+            client, experiment = connect(home())
+            print(f"MLflow's artifacts are at {client.get_experiment(experiment).artifact_location}")
         case ["--help" | "-h"]:
             print(__doc__)
         case _:
@@ -80,7 +81,6 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KkaError as error:
-        sys.exit(f"kka: {error}")
+    from pipelines._database import command
+
+    command(main)

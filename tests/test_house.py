@@ -45,8 +45,8 @@ FLOORS = (
 DOORS = {
     "datasets": ("kka.alignment", "kka.datasets.*"),
     "diffusers": ("kka.synthesizers.diffusion", "kka.mini.*"),
-    "mlflow": ("pipelines._models", "pipelines._provenance", "pipelines._served", "pipelines._tracker", "pipelines._watch",
-               "pipelines.register", "pipelines.track"),
+    "mlflow": ("pipelines._database", "pipelines._models", "pipelines._provenance", "pipelines._served", "pipelines._tracker",
+               "pipelines._watch", "pipelines.register"),
     "optuna": ("pipelines._mirror", "pipelines._outcome", "pipelines._study", "pipelines.tune"),
     "jinja2": ("pipelines._page",),
     "matplotlib": ("pipelines._mirror",),

@@ -75,7 +75,7 @@ if __name__ == "__main__":
 READ = """
 import json, pathlib
 from pipelines.track import main
-from pipelines._tracker import connect
+from pipelines._database import connect
 main([])
 client, experiment = connect(pathlib.Path("mlruns").resolve())
 found = []
@@ -149,7 +149,7 @@ class Project:
     def models(self) -> dict[str, str]:
         """The LoggedModels and their status; fails where two have one name."""
         code = (
-            "import json; from pathlib import Path; from pipelines._tracker import connect; c, e = connect(Path('mlruns').resolve());"
+            "import json; from pathlib import Path; from pipelines._database import connect; c, e = connect(Path('mlruns').resolve());"
             "print(json.dumps([(m.name, m.status.value) for m in c.search_logged_models([e])]))"
         )
         pairs = json.loads(self.tool(sys.executable, "-c", code))

@@ -98,6 +98,17 @@ def told(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_after_a_run_there_is_nothing_left_to_tell(stubbed: Project, tmp_path: Path) -> None:
+    project = copied(stubbed, tmp_path / "project")
+    shutil.rmtree(project.folder / "report")
+    project.tool("dvc", "repro", "--force", "--single-item", "report")
+    quick = "import sys; from pipelines.track import main; main([]); print('mlflow' in sys.modules)"
+    assert project.tool(sys.executable, "-c", quick) == "False\n"
+    (parent,) = [run for run in project.runs() if not run["parent"]]
+    assert sorted(parent["artifacts"]) == ["params.yaml", "report.html"]
+    assert "| round |" in parent["tags"]["mlflow.note.content"] and "- images: generated" in parent["tags"]["mlflow.note.content"]
+
+
 def test_reconciliation_killed_at_any_moment_is_made_good_by_the_next(stubbed: Project, tmp_path: Path) -> None:
     wanted, victim = copied(stubbed, tmp_path / "whole").runs(), copied(stubbed, tmp_path / "victim")
     check_runs(wanted, ["r1", "r2"])
@@ -231,6 +242,9 @@ def test_eight_experiments_at_once_lose_no_run_and_double_none(stubbed: Project,
     ends = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0] * 8, ends
     runs = project.runs()
+    for run in runs:
+        if not run["parent"] and run["params"]["align.beta"] != "0.3":
+            assert "report.html" in run["artifacts"] and "| round |" in run["tags"]["mlflow.note.content"]
     for beta in [0.3, *betas]:
         check_runs([r for r in runs if r["params"]["align.beta"] == str(beta)], ["r1", "r2"])
     assert len(runs) == 9 * 4

@@ -1,10 +1,12 @@
 """Models in MLflow's registry: what a version holds, when the champion moves, and what a server says of pictures."""
 
+import ast
 import base64
 import csv
 import io
 import json
 import os
+import site
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -65,14 +68,13 @@ class Project:
             csv.writer(table).writerows([("split", "label", "group", "score"), *rows])
         run = self.tracker.round(name)
         self.tracker.client.log_artifact(run, str(path))
-        self.tracker.tag(run, {"dvc.detector": f"md5 of {name}"})
-        self.tracker.inputs(run, [("test", test, "data/splits/test", "testing")])
-        self.model(name)
+        self.tracker.tag(run, {"dvc.detector": f"md5 of {name}", "dvc.test": test})
+        self.model(name, test)
         return run
 
-    def model(self, name: str) -> str:
-        tracker = self.tracker
-        return log_model(tracker.client, tracker.experiment, tracker.round(name), name, self.folder, self.config, f"md5 of {name}")
+    def model(self, name: str, test: str = "the test split") -> str:
+        run = self.tracker.round(name)
+        return log_model(self.tracker, run, name, self.folder, {"dvc.detector": f"md5 of {name}", "dvc.test": test})
 
 
 @pytest.fixture
@@ -106,6 +108,30 @@ def test_the_champion_moves_to_what_is_better_for_sure(project: Project) -> None
     assert len(project.tracker.client.search_model_versions("name = 'kka-blossom'")) == 3
 
 
+def test_a_champion_is_compared_by_what_it_was_when_it_was_registered(project: Project) -> None:
+    """Its run may hold another detector by now: after a repair of the code the same parameters give other results."""
+    run = project.log("r0")
+    register(project.home, run, None, False)
+    QUALITY["r0"], before = 3.0, QUALITY["r0"]
+    try:
+        project.log("r0", "the test split")
+        project.tracker.tag(run, {"dvc.detector": "md5 of a better one"})
+        log_model(project.tracker, run, "r0", project.folder, {"dvc.detector": "md5 of a better one", "dvc.test": "the test split"})
+    finally:
+        QUALITY["r0"] = before
+    assert "version 2 is the champion. " in register(project.home, run, None, False)
+
+
+def test_a_champion_that_does_not_say_how_it_was_tested_gives_way_by_force_alone(project: Project) -> None:
+    client = project.tracker.client
+    register(project.home, project.log("r1"), None, False)
+    client.delete_logged_model(client.get_model_version("kka-blossom", "1").tags["kka.model"])
+    better = project.log("r2")
+    said = register(project.home, better, None, False)
+    assert "version 1 stays champion" in said and "does not say how it was tested" in said
+    assert "version 2 is the champion, as --force says." in register(project.home, better, None, True)
+
+
 def test_another_test_split_decides_nothing(project: Project) -> None:
     register(project.home, project.log("r0"), None, False)
     said = register(project.home, project.log("r2", "other pictures"), None, False)
@@ -124,7 +150,7 @@ def test_a_model_is_logged_once_and_half_of_one_is_removed(project: Project) -> 
     first = project.model("r1")
     assert project.model("r1") == first
     half = client.create_logged_model(project.tracker.experiment, name="half", source_run_id=project.tracker.round("r2"),
-                                      tags={"dvc.detector": "md5 of r2"})  # fmt: skip
+                                      tags={"dvc.detector": "md5 of r2", "dvc.test": "the test split"})  # fmt: skip
     project.log("r2")
     known = {m.model_id: m for m in client.search_logged_models([project.tracker.experiment])}
     assert half.model_id not in known and len(known) == 2
@@ -150,19 +176,54 @@ def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_re
     ways = [png(pictures[0]), base64.b64encode(png(pictures[0])).decode(), pictures[0], pictures[0].tolist(), str(tmp_path / "a.png"),
             "data:image/png;base64," + base64.b64encode(png(pictures[0])).decode()]  # fmt: skip
     odd = [b"no picture", "no/path", None, [[1, 300]], pictures[0].astype(float)]
+    assert "is no base64; paths want the parameter paths" in model.predict(pd.DataFrame({"image": [str(tmp_path / "a.png")]}))["error"][0]
+    path = ways.pop(4)
+    by_path = model.predict(pd.DataFrame({"image": [path, "no/path"]}), params={"paths": True})
     found = model.predict(pd.DataFrame({"image": [*ways, *odd]}))
     (score,) = project.detector.score(pictures[:1])
     scorer = Scorer(project.detector, np.sort(project.detector.score(project.calibration)), 32, False)
     assert found["score"][: len(ways)].tolist() == [float(score)] * len(ways)
+    assert by_path["score"][0] == float(score) and "No such file" in by_path["error"][1]
     assert found["p_value"][0] == scorer.p_values(np.array([score]))[0]
     assert found["alarm"][: len(ways)].tolist() == [bool(found["p_value"][0] <= 0.05)] * len(ways)
     assert found["score"][len(ways) :].isna().all() and found["error"][: len(ways)].isna().all()
     said = found["error"][len(ways) :].tolist()
-    assert (
-        [bool(s) for s in said] == [True] * len(odd)
-        and "no picture that Pillow knows" in said[0]
-        and "neither a file nor base64" in said[1]
+    assert [bool(s) for s in said] == [True] * len(odd) and "no picture that Pillow knows" in said[0] and "is no base64" in said[1]
+
+
+def test_a_model_needs_nothing_but_its_requirements(project: Project) -> None:
+    """In a Python that knows no `kka`: it comes with the model, and so does the list of all that it imports."""
+    project.log("r1")
+    place = project.tracker.client.get_logged_model(project.model("r1")).artifact_location.removeprefix("file://")
+    code = (
+        "import sys, importlib.util; sys.path[:] = [p for p in sys.path if p] + sys.argv[2:];"
+        "assert importlib.util.find_spec('kka') is None;"
+        "import mlflow, pandas, numpy;"
+        "model = mlflow.pyfunc.load_model(sys.argv[1]);"
+        "print(model.predict(pandas.DataFrame({'image': [numpy.zeros((40, 40, 3), numpy.uint8)]}))['score'][0]);"
+        "import kka; print(kka.__file__); print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     )
+    # without site, so that no .pth file of an editable install is read
+    words = [sys.executable, "-S", "-c", code, place, *site.getsitepackages()]
+    done = subprocess.run(words, cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    score, own, *_ = done.stdout.splitlines()
+    (wanted,) = project.detector.score(np.zeros((1, 32, 32, 3), np.uint8))
+    assert float(score) == float(wanted) and own.startswith(place)
+    named = {line.partition("==")[0] for line in Path(place, "requirements.txt").read_text().split()}
+    used = {"mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "tqdm"}
+    assert named == used
+    imported = {n.partition(".")[0] for p in sorted((ROOT / "kka" / "detectors").glob("*.py")) for n in _imports(p)}
+    others = imported - set(sys.stdlib_module_names) - {"kka"} - {"PIL", "yaml"} - named
+    assert not others  # what a detector's file imports is named
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
 def test_the_rate_of_false_alarms_is_the_callers(project: Project) -> None:
@@ -196,12 +257,14 @@ def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(tmp_path: Path
 def test_a_server_reads_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a server there is the mark that MLflow leaves in its environment."""
     (tmp_path / "a.png").write_bytes(png(photographs(1, RNG)[0]))
-    served = Served()
-    served.scorer = Scorer(None, np.zeros(1), 32, False)  # type: ignore[arg-type]  # which reading does not ask
-    assert not isinstance(served._read(str(tmp_path / "a.png")), str)
+    served, asked = Served(), pd.DataFrame({"image": [str(tmp_path / "a.png"), "/etc/hostname", "/no where"]})
+    served.scorer = Scorer(SimpleNamespace(score=lambda images: np.zeros(len(images))), np.zeros(1), 32, False)  # type: ignore[arg-type]
+    assert served.predict(None, asked, {"paths": True})["score"].notna().tolist() == [True, False, False]
     monkeypatch.setenv("__pyfunc_model_path__", "somewhere")
-    for asked in (str(tmp_path / "a.png"), "/etc/hostname", "/no where"):
-        assert "a server reads no paths" in str(served._read(asked))
+    found = served.predict(None, asked, {"paths": True})
+    assert (
+        all("a server reads none" in said or "no picture" in said for said in found["error"]) and "a server reads none" in found["error"][0]
+    )
 
 
 def test_a_served_champion_says_what_predict_says(project: Project, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import yaml
 
 from kka.config import Config, check_config
 from kka.errors import KkaError
+from pipelines._database import connect
 from pipelines._reconcile import Costs, Round, headline
-from pipelines._tracker import Tracker, connect, title
+from pipelines._tracker import Tracker, title
 from tests.conftest import ROOT
 from tests.pipelines.conftest import tiny
 
@@ -34,6 +35,7 @@ def test_a_parent_is_named_by_what_differs_from_the_nearest_preset() -> None:
     # enabled, temperature and the like would be clear; end alone would not
     assert title(blossom(detect__hard_proportion__end=0.9)) == "blossom, hard_proportion.end=0.9"
     assert title(tiny()).count("=") == 4 and "more" in title(tiny())
+    assert title(tiny(synthesize__controls=4)) != title(tiny())
 
 
 ZERO = Round("r0", {"evaluate": {"auroc": 0.90, "fpr95": 0.4, "false_positive_rate": 0.05, "groups": {"far": 0.95, "near": 0.8}}}, {}, 30.0)
@@ -67,6 +69,13 @@ def test_a_headline_holds_what_rounds_are_compared_by() -> None:
     )  # fmt: skip
 
 
+def test_a_gain_within_the_interval_has_no_price() -> None:
+    unsure = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.899}}, {}, None)
+    assert "images_per_point" not in {name for name, _, _ in headline(unsure, ZERO, 1, 40.0)}
+    sure = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.901}}, {}, None)
+    assert ("images_per_point", 75.0, 1) in headline(sure, ZERO, 1, 40.0)
+
+
 def test_what_was_not_gained_or_is_not_known_is_no_figure() -> None:
     worse = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc": 0.89}}, {}, None)
     names = {name for name, _, _ in headline(worse, ZERO, 1, None)}
@@ -85,6 +94,21 @@ def test_what_a_stage_cost_is_known_wherever_its_outs_are(tmp_path: Path) -> Non
     assert again.of("detect@r1", {"a": "1"}, {}) == {"seconds": 4.0, "megabytes": 300.0}
     assert again.of("detect@r1", {"a": "2"}, {}) == {}
     assert again.of("detect@r2", {"a": "1"}, {}) == {}
+
+
+def test_a_parent_shows_one_curve_and_branches_stay_with_their_rounds(tmp_path: Path) -> None:
+    rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}, "b2": {"prev": "r1"}}
+    tracker = Tracker(tmp_path, blossom(rounds=rounds, last="r2"))
+    assert [tracker.leads(name) for name in ("r0", "r1", "r2", "b2", "r1")] == [True, True, True, False, True]
+
+
+def test_odd_names_of_groups_are_figures_all_the_same(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, blossom())
+    points = [(f"evaluate/groups/{name}", 0.5, 0) for name in ("a:b", "a?b", "..", "x//y", "end/", "Kratzer ä")]
+    for _ in range(2):
+        tracker.record(tracker.parent, points)
+    found = tracker.client.get_run(tracker.parent).data.metrics
+    assert len(found) == 5 and all(len(tracker.client.get_metric_history(tracker.parent, key)) == 1 for key in found)
 
 
 WRITERS = """
@@ -134,7 +158,7 @@ def test_eight_writers_at_once_lose_no_run_and_double_none(tmp_path: Path) -> No
 
 def in_a_process(code: str, home: Path, word: str = "") -> str:
     """What code prints in a process that knows nothing of this one's databases."""
-    head = "import sys; from pathlib import Path; from pipelines._tracker import connect; home, word = Path(sys.argv[1]), sys.argv[2];"
+    head = "import sys; from pathlib import Path; from pipelines._database import connect; home, word = Path(sys.argv[1]), sys.argv[2];"
     done = subprocess.run([sys.executable, "-c", head + code, str(home), word], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
