@@ -35,7 +35,7 @@ def update(root: Path, folder: Path, *, reported: bool = False) -> None:
     locked = re.sub(r"^  report:\n(?: {4}.*\n)*", "", lock_file(root).read_text(encoding="utf-8"), flags=re.MULTILINE)
     parts = [(root / "params.yaml").read_bytes(), locked.encode(), f"{folder} {server}".encode()]
     # what `dvc checkout` brings back is new here too
-    places = [root / "report", *(p for kind in ("data/*/detector", "data/*/scores.csv", "metrics/*") for p in sorted(root.glob(kind)))]
+    places = [root / "report", *(p for kind in ("data/*/detector", "data/*/scores.csv", "metrics/*/*.json") for p in sorted(root.glob(kind)))]
     parts += [f"{path} {path.stat().st_mtime_ns}".encode() for path in places if path.exists()]
     key = hashlib.sha256(b"\n".join(parts)).hexdigest()
     there = not server and (folder / "mlflow.db").exists()  # what a server has forgotten only a look can tell

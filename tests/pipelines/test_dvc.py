@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_a_run_says_how_its_files_come_back_and_they_do(stubbed: Project, tmp_pa
     assert second != first
     track(project)
     assert "It is not committed yet" in (other := track(project, "show", "data/r2/detector"))
-    number = other.partition("(")[2].partition(")")[0]
+    number = re.findall(r"\(([0-9a-f]{32})\)", other)[0]
     assert number != runs["r2"] and track(project, "show", number) == other
 
     # back to the first, which a commit holds
