@@ -69,11 +69,13 @@ def brief(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def reconcile(root: Path, home: Path, *, reported: bool = False) -> None:
-    """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml; `reported` as in Lock."""
+def reconcile(root: Path, home: Path, *, reported: bool = False, commit: str | None = None) -> None:
+    """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml; `reported` as in Lock,
+    `commit` is what they were committed as, if not what is checked out."""
     config, lock = read_config(root / "params.yaml"), Lock.read(root, reported=reported)
     tracker, costs = Tracker(home, config), Costs(home)
-    rounds = {name: row for name in ("r0", *config.rounds) if (row := _round(tracker, lock, costs, name))}
+    now = commit or revision(root)
+    rounds = {name: row for name in ("r0", *config.rounds) if (row := _round(tracker, lock, costs, name, now))}
     costs.write()
     for name, row in rounds.items():
         if "evaluate" in row.figures and "evaluate" in rounds["r0"].figures:
@@ -82,7 +84,7 @@ def reconcile(root: Path, home: Path, *, reported: bool = False) -> None:
         _tell_parent(tracker, lock)
 
 
-def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str) -> Round | None:
+def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str, now: str) -> Round | None:
     """Records a round's own figures, hashes, inputs and pictures. None where nothing of it stands."""
     stages = [s for s in ([f"{s}@{name}" for s in STAGES] if name != "r0" else BASELINE) if s in lock.stages]
     if not stages:
@@ -97,7 +99,7 @@ def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str) -> Round | N
     hashes = {Path(p).stem: md5 for s in stages for p, md5 in lock.stages[s].items() if p.startswith(f"data/{name}/")}
     tags = {f"dvc.{key}": md5 for key, md5 in hashes.items()} | {"dvc.test": lock.out("prepare", "data/splits/test") or ""}
     if any(tracker.client.get_run(run).data.tags.get(key) != md5 for key, md5 in tags.items()):
-        tracker.tag(run, tags | {"dvc.revision": revision(lock.root)})
+        tracker.tag(run, tags | {"dvc.revision": now})
     tracker.inputs(run, _inputs(tracker, lock, name))
     _illustrate(tracker, lock, run, name)
     every = len(stages) == len(STAGES if name != "r0" else BASELINE) and all(spent.values())

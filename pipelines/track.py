@@ -1,6 +1,7 @@
 """MLflow: one parent run for each lineage of parameters, one child run for each of its rounds.
 
     kka track                    brings MLflow up to date with what dvc.lock vouches for; may be run at any time
+    kka track all                the same for every commit and experiment of DVC; a removed database comes back like this
     kka track show RUN           where a run came from, and how to bring its files back
     kka track params RUN         its params.yaml
     kka track relocate           after the project's folder was moved: MLflow finds its artifacts again
@@ -35,7 +36,10 @@ def update(root: Path, folder: Path, *, reported: bool = False) -> None:
     locked = re.sub(r"^  report:\n(?: {4}.*\n)*", "", lock_file(root).read_text(encoding="utf-8"), flags=re.MULTILINE)
     parts = [(root / "params.yaml").read_bytes(), locked.encode(), f"{folder} {server}".encode()]
     # what `dvc checkout` brings back is new here too
-    places = [root / "report", *(p for kind in ("data/*/detector", "data/*/scores.csv", "metrics/*/*.json") for p in sorted(root.glob(kind)))]
+    places = [
+        root / "report",
+        *(p for kind in ("data/*/detector", "data/*/scores.csv", "metrics/*/*.json") for p in sorted(root.glob(kind))),
+    ]
     parts += [f"{path} {path.stat().st_mtime_ns}".encode() for path in places if path.exists()]
     key = hashlib.sha256(b"\n".join(parts)).hexdigest()
     there = not server and (folder / "mlflow.db").exists()  # what a server has forgotten only a look can tell
@@ -54,7 +58,16 @@ def main(words: list[str]) -> None:
     """See the module's head."""
     match words:
         case []:
+            lost = "MLFLOW_TRACKING_URI" not in os.environ and not (home() / "mlflow.db").exists()
             update(Path(), home())
+            if lost:
+                from pipelines._history import replay
+
+                replay(home())
+        case ["all"]:
+            from pipelines._history import replay
+
+            print(f"results of {replay(home())} states of the project are in MLflow")
         case ["watch", folder]:  # started by the stages themselves
             from pipelines._watch import watch
 
@@ -77,7 +90,7 @@ def main(words: list[str]) -> None:
         case ["--help" | "-h"]:
             print(__doc__)
         case _:
-            raise KkaError(f"track wants nothing, or show RUN, params RUN or relocate, got '{' '.join(words)}'.")
+            raise KkaError(f"track wants nothing, or all, show RUN, params RUN or relocate, got '{' '.join(words)}'.")
 
 
 if __name__ == "__main__":
