@@ -145,6 +145,7 @@ def predict(
     from kka.records import write_text
     from kka.scoring import pictures
 
+    _check_file("predict", out)
     files, alarms = pictures(places), 0
     unreadable: list[str] = []
     table = io.StringIO()
@@ -192,12 +193,18 @@ def export(
     """Write the detector of a round as an ONNX file, which takes pictures of any size and scores them as `predict` does."""
     if form != "onnx":
         raise KkaError(f"export: there is no format '{form}'. It knows: onnx.")
+    _check_file("export", out)
     scorer = _scorer("export", name)
     from kka.export import write
     from kka.images import read_split
 
     apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
     typer.echo(f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than {apart:.0e}")
+
+
+def _check_file(command: str, out: Path) -> None:
+    if out.is_dir():
+        raise KkaError(f"{command}: --out wants a file, got the folder {out}.")
 
 
 def _scorer(command: str, name: str | None) -> "Scorer":

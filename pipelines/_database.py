@@ -65,9 +65,11 @@ def _create(database: Path, artifacts: str) -> None:
     them."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for left in database.parent.glob(f"{database.name}*"):  # of a killed process; or of one that somebody removed, to end in the new one
-        left.unlink()
     part = database.with_name(f"{database.name}.part")
+    for whose in (database, part):  # of one that somebody removed, to end in the new one; or of a killed process
+        for end in ("-wal", "-shm", "-journal"):
+            whose.with_name(whose.name + end).unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
     SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()
     part.replace(database)
 

@@ -24,7 +24,7 @@ NOT_RESULTS = {"rounds", "last", "tune"}  # parts of params.yaml that a lineage 
 
 
 class Tracker:
-    """The runs of one lineage at `place`, which is created when it is first needed."""
+    """The runs of one lineage, where `connect` finds them."""
 
     def __init__(self, home: Path, config: Config) -> None:
         self.config, self.home = config, home
@@ -84,8 +84,8 @@ class Tracker:
             if key not in histories:
                 found = self.client.get_metric_history(run, key) if key in latest else []
                 histories[key] = {m.step: m.value for m in found}
-            if (key, step) in told:  # two names that MLflow cannot tell apart: the first has it
-                continue
+            if (key, step) in told:
+                continue  # two names that MLflow cannot tell apart: the first has it
             told.add((key, step))
             if not math.isclose(histories[key].get(step, math.nan), value, rel_tol=1e-9):
                 histories[key][step] = value

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from kka.config import Config
 from pipelines._reconcile import brief, figures
@@ -36,6 +37,8 @@ class Reader:
                 try:
                     if (messages := told.more()) or first or not told.alive:
                         self._record(told, messages)
+                except ValidationError:
+                    told.alive = False  # of another version, whose parameters nobody knows any more
                 except Exception:
                     del self.open[path]  # its file stays, and is read again from the beginning: what is there already is not logged twice
                     raise

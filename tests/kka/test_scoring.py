@@ -149,6 +149,7 @@ def test_pictures_are_prepared_as_the_data_set_was(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["new", "--out", "new"], "kka: predict: --out wants a file, got the folder new.\n"),
         (["nowhere"], "kka: predict: there is no file or folder nowhere.\n"),
         (["empty"], "kka: predict: the folder empty holds no pictures.\n"),
         (["scores.txt"], "kka: predict: none of 1 files can be read as a picture: scores.txt ("),

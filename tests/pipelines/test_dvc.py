@@ -290,3 +290,18 @@ def test_trials_of_a_study_are_experiments(tmp_path: Path) -> None:
     after = yaml.safe_load(path.read_text())
     assert after["align"]["beta"] != before["align"]["beta"] and 1e-4 <= after["detect"]["options"]["learning_rate"] <= 1e-2
     assert (project.folder / "data" / "r1" / "detector").is_dir() and project.repro() == []
+
+
+@pytest.mark.slow
+def test_the_load_of_the_machine_is_told_where_somebody_asks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
+    stub = f"NAME = 'prepare'\n{STUB}".replace("    name =", "    import time; time.sleep(15)\n    name =")
+    (project.folder / "pipelines" / "prepare.py").write_text(stub)
+    project.tool(sys.executable, "-m", "pipelines.prepare")
+    until = time.monotonic() + 30
+    while any((project.folder / "mlruns" / "spool").glob("*.jsonl")) and time.monotonic() < until:
+        time.sleep(0.5)  # it is the watcher that measures, while the stage runs
+    project.folder.joinpath("dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    (run,) = [run for run in project.runs() if run["name"] == "r0"]
+    assert len(run["steps"]["system/cpu_utilization_percentage"]) >= 2
