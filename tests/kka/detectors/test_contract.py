@@ -167,8 +167,10 @@ def test_a_score_does_not_depend_on_the_batch(name, task, fitted):
 def test_several_threads_may_ask_for_scores_at_once(name, task, fitted):
     parts = np.split(np.concatenate(task[2:]), 7)
     wanted = [fitted[name].score(part) for part in parts]
-    with ThreadPoolExecutor(2) as pool:
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:  # more threads than cores would crawl
         np.testing.assert_allclose(list(pool.map(fitted[name].score, parts)), wanted, rtol=1e-6, atol=1e-6)
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", NAMES)
