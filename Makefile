@@ -7,7 +7,8 @@ repro: .venv/installed
 	@.venv/bin/dvc repro
 	@.venv/bin/python -m pipelines.track
 	@cat report/table.md
-	@echo 'With pictures: report/report.html. The runs in MLflow: make ui.'
+	@echo 'With pictures, and what the columns mean: report/report.html. The runs in MLflow: make ui.'
+	@echo 'To keep the way back to these results: git add dvc.lock && git commit. Then: kka register, kka predict FOLDER.'
 
 test: .venv/installed
 	@.venv/bin/python -m pytest
@@ -16,6 +17,7 @@ check: .venv/installed
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
 
 ui: .venv/installed
+	@echo 'In half a minute: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
 	@MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1
 
 dashboard: .venv/installed

@@ -49,7 +49,9 @@ def examine(root: Path) -> Iterator[Finding]:
     yield Finding(
         "ok",
         "hub",
-        "offline: nothing is fetched (HF_HUB_OFFLINE)" if offline else "online: what is missing is fetched from the Hugging Face hub",
+        "offline: nothing is fetched (HF_HUB_OFFLINE)"
+        if offline
+        else "not switched off: what is missing is asked for at the Hugging Face hub",
     )
     try:
         config = read_config(root / "params.yaml")

@@ -52,8 +52,8 @@ def connect(home: Path) -> tuple[Any, str]:
             number = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts, tags=KIND)
         except mlflow.MlflowException as error:
             raise KkaError(
-                f"MLflow at {place} wants to be reached, got: {' '.join(str(error).split())[:160]}. Nothing is lost: when it is there,"
-                " run `kka track`."
+                f"MLflow at {place} wants to be reached, got: {' '.join(str(error).split())[:160]}... Nothing is lost: when it is there,"
+                " run the command again."
             ) from None
         if artifacts:
             _settle(database, artifacts)

@@ -121,7 +121,7 @@ def _compare(client: Any, new: Tested, champion: Any) -> tuple[bool, str]:
     from mlflow.exceptions import MlflowException
 
     known = bool(np.any(new.labels))
-    own = f"AUROC {new.auroc:.4f} on {len(new.labels)} test pictures" if known else "The test split holds no anomalies"
+    own = f"AUROC {new.auroc:.4f} by this one fit on {len(new.labels)} test pictures" if known else "The test split holds no anomalies"
     if champion is None:
         return True, f"{own}. There was no champion."
     try:

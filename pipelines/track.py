@@ -57,6 +57,8 @@ def update(root: Path, folder: Path, *, reported: bool = False) -> None:
 def main(words: list[str]) -> None:
     """See the module's head."""
     match words:
+        case ["show" | "params" as word]:
+            raise KkaError(f"track {word} wants a run: its id, a path such as data/r3/detector, or an MD5.")
         case []:
             lost = "MLFLOW_TRACKING_URI" not in os.environ and not (home() / "mlflow.db").exists()
             update(Path(), home())
@@ -67,7 +69,7 @@ def main(words: list[str]) -> None:
         case ["all"]:
             from pipelines._history import replay
 
-            print(f"results of {replay(home())} states of the project are in MLflow")
+            print(f"MLflow holds the results of all commits and experiments that DVC's cache has: {replay(home())}")
         case ["watch", folder]:  # started by the stages themselves
             from pipelines._watch import watch
 
