@@ -51,7 +51,7 @@ def examine(root: Path) -> Iterator[Finding]:
         "hub",
         "offline: nothing is fetched (HF_HUB_OFFLINE)"
         if offline
-        else "not switched off: what is missing is asked for at the Hugging Face hub",
+        else "online, as far as HF_HUB_OFFLINE says: what is missing is asked for at the Hugging Face hub",
     )
     try:
         config = read_config(root / "params.yaml")
