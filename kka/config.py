@@ -1,6 +1,7 @@
 """params.yaml, typed: one section per stage, unknown keys refused with a suggestion, all mistakes shown at once."""
 
 import difflib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,11 @@ class Prepare(Section):
     dataset: str = "blossom"
     image_size: int = Field(32, ge=8)
     options: dict[str, Any] = {}
+
+    @property
+    def squeeze(self) -> bool:
+        """Whether pictures that are not square are squeezed into one, instead of cut."""
+        return bool(self.options.get("squeeze", False))
 
 
 class Guard(Section):
@@ -244,6 +250,15 @@ def read_config(path: Path) -> Config:
     except yaml.YAMLError as error:
         raise KkaError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return check_config(raw, str(path))
+
+
+def flatten(values: Mapping[str, Any], head: str = "", joint: str = ".") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested sections with their paths as names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{head}{key}{joint}", joint)
+        else:
+            yield f"{head}{key}", value
 
 
 def check_config(raw: Any, name: str = "params.yaml") -> Config:

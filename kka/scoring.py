@@ -48,7 +48,7 @@ class Scorer:
         """The detector of round `name` in the folder `data` of a project. Raises KkaError where it is not there."""
         detector = detectors.load(data / name / "detector")
         calibration = detector.score(read_split(data / "splits" / "calibration").images)
-        return cls(detector, np.sort(calibration), section.image_size, bool(section.options.get("squeeze", False)))
+        return cls(detector, np.sort(calibration), section.image_size, section.squeeze)
 
     @property
     def name(self) -> str:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
-from pipelines._sheets import refused
+from pipelines._sheets import EXAMPLES, refused
 from pipelines._stage import Run
 from pipelines._tables import LEGEND, UNKNOWN, Row, groups_table, markdown, warning
-
-_EXAMPLES = 4  # of each kind that the guard refused
 
 
 def as_markdown(run: Run, rows: Sequence[Row], table: str) -> str:
@@ -21,5 +19,5 @@ def as_markdown(run: Run, rows: Sequence[Row], table: str) -> str:
 
 
 def _refused(run: Run, name: str) -> str:
-    lines = [f"- {outcome}: {escape(text) or '(nothing)'}" for outcome, found in refused(run, name).items() for text in found[:_EXAMPLES]]
+    lines = [f"- {outcome}: {escape(text) or '(nothing)'}" for outcome, found in refused(run, name).items() for text in found[:EXAMPLES]]
     return "\n".join(lines) or "- nothing"

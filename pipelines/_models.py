@@ -1,7 +1,6 @@
 """A round's detector as a LoggedModel of MLflow, with all that it needs to be served anywhere: weights, calibration scores, `kka`."""
 
 import base64
-import csv
 import io
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 
 from kka.config import Config
 from kka.records import read_json, write_json
+from pipelines._csv import read_csv
 from pipelines._tracker import Tracker
 
 NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "tqdm")
@@ -67,36 +67,41 @@ def _parts(root: Path, name: str, config: Config) -> Iterator[tuple[dict[str, Pa
     import kka
 
     detector = root / "data" / name / "detector"
-    place, function = _own_backbone(root, detector)
-    spared = () if "backbone" in read_json(detector / "detector.json")["options"] else ("features",)
+    options = _options(detector)
+    place, function = _own_backbone(root, options)
+    spared = () if "backbone" in options else ("features",)
     with tempfile.TemporaryDirectory() as folder:
         code, facts = Path(folder, "kka"), Path(folder, "facts.json")
         shutil.copytree(Path(kka.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "lm", "t2i", *spared))
-        prepared = {"image_size": config.prepare.image_size, "squeeze": bool(config.prepare.options.get("squeeze", False))}
+        prepared = {"image_size": config.prepare.image_size, "squeeze": config.prepare.squeeze}
         write_json(facts, prepared | {"calibration": sorted(scores(root, name, "calibration")), "function": function})
         found = {"detector": detector, "facts": facts, "scores": root / "data" / name / "scores.csv"}  # the scores: for whoever compares
         yield found | ({"backbone": place} if place else {}), code
 
 
-def _own_backbone(root: Path, detector: Path) -> tuple[Path | None, str]:
-    """Where the detector's backbone stands, and ':function' in it, if it is a file or folder of the user's own."""
-    from kka.backbones import BUILT_IN
+def _options(detector: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(detector / "detector.json")["options"]
+    return found
 
-    named = read_json(detector / "detector.json")["options"].get("backbone", BUILT_IN)
-    place, colon, function = named.rpartition(":") if ":" in named[2:] else (named, "", "")
+
+def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, str]:
+    """Where the detector's backbone stands, and ':function' in it, if it is a file or folder of the user's own."""
+    from kka.backbones import BUILT_IN, is_factory
+
+    named = options.get("backbone", BUILT_IN)
+    place, colon, function = named.rpartition(":") if is_factory(named) else (named, "", "")
     path = root / Path(place).expanduser()
     return (path, colon + function) if named != BUILT_IN and path.exists() else (None, "")
 
 
 def scores(root: Path, name: str, split: str) -> list[float]:
     """The scores of a split's pictures by the round's detector, in their order."""
-    with (root / "data" / name / "scores.csv").open(encoding="utf-8", newline="") as table:
-        return [float(row["score"]) for row in csv.DictReader(table) if row["split"] == split]
+    return [float(row["score"]) for row in read_csv(root / "data" / name / "scores.csv") if row["split"] == split]
 
 
 def _requirements(detector: Path) -> list[str]:
     """What `kka` needs to score, in the versions of now."""
-    more = ("transformers",) if "backbone" in read_json(detector / "detector.json")["options"] else ()
+    more = ("transformers",) if "backbone" in _options(detector) else ()
     return [f"{name}=={version(name).partition('+')[0]}" for name in (*NEEDED, *more)]
 
 

@@ -16,21 +16,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kka import __version__, evaluation
+from kka.config import flatten
 from kka.detectors import Detector
 from pipelines import _charts as charts
 from pipelines import _tables as tables
 from pipelines._scored import Scores, read_mistakes, read_scores
-from pipelines._sheets import Row, refused, with_maps
+from pipelines._sheets import EXAMPLES, Row, refused, with_maps
 from pipelines._stage import Run
 
 SMALL, MOST = 64, 160  # sides in pixels: up to the first a picture stays as it is, and none is shown larger than the second
-REFUSED = 4  # examples of what the guard refused, of each kind
 
 
 def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]], detector: Detector) -> str:
     """The page of the rounds: their figures, and what is shown of each but round zero."""
     scores = {row["round"]: read_scores(run, row["round"]) for row in rows}
     config, last = run.config, rows[-1]
+    sections = config.model_dump(mode="json", exclude={"rounds", "last", "tune"})
     known = scores[run.round].labels.any()
     return _template().render(
         light=charts.LIGHT,
@@ -45,15 +46,13 @@ def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]
         groups=tables.groups_table(rows),
         curves=[Markup(chart) for chart in _curves(rows)],
         rounds=[_round(run, row, scores[row["round"]], shown.get(row["round"], ())) for row in rows],
-        most_refused=REFUSED,
+        most_refused=EXAMPLES,
         roc=Markup(charts.roc("ROC of all rounds", {name: _roc(s) for name, s in scores.items()})) if known else "",
         last=run.round,
         about_mistakes=_about_mistakes(scores[run.round], last["evaluate"]["threshold"]),
         mistakes=[_strip(row) for row in _mistakes(run, detector)],
         provenance=_provenance(run),
-        parameters={
-            name: list(_leaves(name, value)) for name, value in config.model_dump(mode="json", exclude={"rounds", "last", "tune"}).items()
-        },
+        parameters={name: [(path, _text(leaf)) for path, leaf in flatten({name: value})] for name, value in sections.items()},
     )
 
 
@@ -170,13 +169,8 @@ def _provenance(run: Run) -> dict[str, str]:
     return {"data set": run.config.prepare.dataset, **hashes, "kka": __version__, "torch": version("torch")}
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The values of nested sections by their paths."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(f"{path}.{key}", inner)
-    else:
-        yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _template() -> Template:

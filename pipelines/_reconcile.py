@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kka.config import read_config
+from kka.config import flatten, read_config
 from kka.records import Description, read_json, read_records, write_json
 from pipelines._csv import DPO
 from pipelines._lock import Lock
 from pipelines._models import log_model
 from pipelines._notes import parent_note, round_note
 from pipelines._tables import hardest_group
-from pipelines._tracker import Point, Tracker, flatten, revision
+from pipelines._tracker import Point, Tracker, revision
 
 STAGES = ("describe", "synthesize", "assess", "detect", "align", "evaluate")
 BASELINE = ("prepare", "baseline", "evaluate-baseline")

@@ -15,6 +15,7 @@ from pipelines._stage import Run
 
 WIDE = 8  # pictures in a row
 ENLARGED = 128  # pixels that small ones are enlarged to in a grid
+EXAMPLES = 4  # of what the guard refused, of each kind
 REFUSED: tuple[Outcome, ...] = ("normal", "unreadable", "duplicate")
 
 

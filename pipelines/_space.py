@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kka.config import Config, Dimension, check_config
+from kka.config import Config, Dimension, check_config, flatten
 from kka.doctor import preflight
 from kka.errors import KkaError
 from kka.registry import suggestion
-from pipelines._tracker import flatten
 
 _OPTIONS = ("detect.options", "synthesize.options")  # what may be named without standing in params.yaml
 _FIXED = ("seed", "last", "rounds", "prepare", "evaluate", "tune")  # else trials would not be compared on the same data

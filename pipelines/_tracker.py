@@ -6,7 +6,7 @@ import math
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock
 
 from kka import presets
-from kka.config import Config
+from kka.config import Config, flatten
 from pipelines._database import connect
 
 Point = tuple[str, float, int]  # name, value, step
@@ -181,15 +181,6 @@ def results(config: Config) -> dict[str, Any]:
 def lineage(config: Config) -> str:
     """The hash of all parameters that results depend on."""
     return hashlib.sha256(json.dumps(results(config), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def flatten(values: Mapping[str, Any], head: str = "", joint: str = ".") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested sections with their paths as names."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{head}{key}{joint}", joint)
-        else:
-            yield f"{head}{key}", value
 
 
 def title(config: Config) -> str:

@@ -8,7 +8,6 @@ difference leaves open, on the same test split; `--force` moves it anyway. Its d
 """
 
 import argparse
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from filelock import FileLock
 from kka import metrics
 from kka.config import read_config
 from kka.errors import KkaError
+from pipelines._csv import read_csv
 from pipelines._database import command
 from pipelines._provenance import find_run
 from pipelines._spool import home
@@ -88,8 +88,7 @@ def tested(client: Any, model: Any) -> Tested:
 
     place = f"{model.artifact_location}/artifacts/scores.csv"
     path = mlflow.artifacts.download_artifacts(place, tracking_uri=client.tracking_uri)
-    with Path(path).open(encoding="utf-8", newline="") as table:
-        rows = [row for row in csv.DictReader(table) if row["split"] == "test"]
+    rows = [row for row in read_csv(Path(path)) if row["split"] == "test"]
     return Tested(model.model_id, model.tags["dvc.test"], [float(r["score"]) for r in rows], [int(r["label"]) for r in rows])
 
 

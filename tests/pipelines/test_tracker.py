@@ -9,24 +9,19 @@ from typing import Any
 import pytest
 import yaml
 
-from kka.config import Config, check_config
+from kka import presets
+from kka.config import Config
 from kka.errors import KkaError
 from pipelines._database import connect
 from pipelines._reconcile import Costs, Round, headline
+from pipelines._space import changed
 from pipelines._tracker import Tracker, title
 from tests.conftest import ROOT
 from tests.pipelines.conftest import tiny
 
 
 def blossom(**changes: Any) -> Config:
-    raw = yaml.safe_load((ROOT / "presets" / "blossom.yaml").read_text())
-    for path, value in changes.items():
-        *sections, key = path.split("__")
-        place = raw
-        for section in sections:
-            place = place[section]
-        place[key] = value
-    return check_config(raw)
+    return changed(presets.config("blossom"), {path.replace("__", "."): value for path, value in changes.items()})
 
 
 def test_a_parent_is_named_by_what_differs_from_the_nearest_preset() -> None:
