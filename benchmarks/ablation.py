@@ -1,7 +1,8 @@
-"""What each part of KKA is worth, for every detector: `python -m benchmarks.ablation [--seeds 5] [--backbone REFERENCE]`.
+"""What each part of KKA is worth, for every detector: `python -m benchmarks.ablation [--seeds 5] [--backbone
+REFERENCE]`.
 
-Every detector is fitted on the same pictures: the pool of the loop's last round, with the default detector as evaluator. Rows,
-on the same normals, seeds, training steps and number n of anomalies (that of KKA's last mixture):
+Every detector is fitted on the same pictures: the pool of the loop's last round, with the default detector as
+evaluator. Rows, on the same normals, seeds, training steps and number n of anomalies (that of KKA's last mixture):
 
     a  normals only
     b  n random anomalies (CutPaste and noise; on photographs rotations too, but a flower that is turned is a flower)
@@ -12,16 +13,15 @@ on the same normals, seeds, training steps and number n of anomalies (that of KK
     g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: other photographs of the tested
        classes
 
-c to f also train with the loop's generated normals, as KKA does; the others have none. Where the schedule's cap on hard ones
-never binds, as on blossom, d has the pictures of c and f those of e: then the table cannot say what the schedule is worth.
+c to f also train with the loop's generated normals, as KKA does; the others have none. Where the schedule's cap on hard
+ones never binds, as on blossom, d has the pictures of c and f those of e: then the table cannot say what the schedule
+is worth.
 
-`--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom, and of its test split all
-normals and 30 photographs of each anomalous class. `--backbone` is what
-the detectors on frozen features stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from
-labels, so on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the
-threshold, and draws docs/ablation-*.png.
-Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20.
-"""
+`--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom, and of its test
+split all normals and 30 photographs of each anomalous class. `--backbone` is what the detectors on frozen features
+stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from labels, so on blossom it
+proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the threshold, and draws
+docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20."""
 
 import argparse
 import hashlib
@@ -38,19 +38,20 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import cifar100_bank
-from kka import datasets, detectors, evaluation, presets
+from kka import datasets, detectors, evaluation
 from kka.backbones import BUILT_IN
-from kka.config import Config, check_config
 from kka.confusion import hard_proportion, mixture
 from kka.datasets import blossom
-from kka.detectors import _augment
-from kka.detectors._networks import seeded
-from kka.doctor import cores
+from kka.detectors.shared import augment
+from kka.detectors.shared.networks import seeded
 from kka.metrics import separation
+from kka.project import presets
+from kka.project.config import Config, check_config
+from kka.project.doctor import cores
 from kka.records import Anomaly, Split, Splits, read_records, seed_of, write_json
-from pipelines._pictures import measuring_controls, pictures, training_controls
-from pipelines._stage import Run, make_run
+from pipelines.generated import measuring_controls, pictures, training_controls
 from pipelines.loop import run_loop
+from pipelines.stage import Run, make_run
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "ablation"
@@ -63,8 +64,8 @@ ROWS = {
     "f": "KKA",
     "g": "true anomalies",
 }
-# fewer patches than the defaults, so that five seeds take an hour or two on two cores; and for patchcore the mean over patches,
-# for these anomalies are odd as a whole. The same in every row
+# fewer patches than the defaults, so that five seeds take an hour or two on two cores; and for patchcore the mean over
+# patches, for these anomalies are odd as a whole. The same in every row
 SMALLER: dict[str, dict[str, Any]] = {
     "simplenet": {"most_patches": 40_000},
     "patchcore": {"most_patches": 40_000, "most_stored": 1500, "top_share": 1.0},
@@ -76,7 +77,8 @@ Images = NDArray[np.uint8]
 
 
 class World:
-    """One seed of one data set: its splits, and the pools of both loops, which are run when they are first asked for."""
+    """One seed of one data set: its splits, and the pools of both loops, which are run when they are first asked
+    for."""
 
     def __init__(self, seed: int, work: Path, source: Path | None) -> None:
         self.seed, self.work, self.source = seed, work, source
@@ -106,8 +108,12 @@ class World:
             return split
         groups, rng = np.array(split.groups), np.random.default_rng(seed_of("ablation", "test"))
         rows = [np.flatnonzero(groups == name) for name in dict.fromkeys(split.groups)]
-        kept = np.sort(np.concatenate([found if not split.labels[found[0]] else rng.permutation(found)[:TESTED] for found in rows]))
-        return Split(split.images[kept], tuple(split.captions[i] for i in kept), split.labels[kept], tuple(groups[kept].tolist()))
+        kept = np.sort(
+            np.concatenate([found if not split.labels[found[0]] else rng.permutation(found)[:TESTED] for found in rows])
+        )
+        return Split(
+            split.images[kept], tuple(split.captions[i] for i in kept), split.labels[kept], tuple(groups[kept].tolist())
+        )
 
     def run(self, *, aligned: bool) -> Run:
         """The last round of a loop, run to its end."""
@@ -146,7 +152,9 @@ class World:
         if row == "g":
             return self._true(), None
         aligned, schedule = row in "ef", row in "df"
-        return self.graded(aligned=aligned, schedule=schedule, most=self.n), training_controls(self.run(aligned=aligned))
+        return self.graded(aligned=aligned, schedule=schedule, most=self.n), training_controls(
+            self.run(aligned=aligned)
+        )
 
     def first(self, n: int, *, aligned: bool) -> tuple[Images, Images | None]:
         """The first `n` pictures that a loop made, which is what a budget of n buys."""
@@ -164,11 +172,12 @@ class World:
 
 
 def random_anomalies(normals: Images, n: int, seed: int, *, turned: bool) -> Images:
-    """Half CutPaste-like, half noised all over; or a quarter of those noised, a quarter `turned` by 90, 180 or 270 degrees."""
+    """Half CutPaste-like, half noised all over; or a quarter of those noised, a quarter `turned` by 90, 180 or 270
+    degrees."""
     rng = np.random.default_rng(seed_of("ablation", "random", seed))
     x = torch.from_numpy(normals[rng.integers(len(normals), size=n)]).permute(0, 3, 1, 2).float() / 255
     with seeded("ablation", seed):
-        pasted, noisy = _augment.cut_paste(x), x + torch.randn_like(x) * (0.1 + 0.3 * torch.rand(n, 1, 1, 1))
+        pasted, noisy = augment.cut_paste(x), x + torch.randn_like(x) * (0.1 + 0.3 * torch.rand(n, 1, 1, 1))
     turns = torch.stack([torch.rot90(p, int(k), (1, 2)) for p, k in zip(x, rng.integers(1, 4, size=n), strict=True)])
     kind = torch.arange(n)[:, None, None, None] % 4
     made = torch.where(kind < 2, pasted, turns if turned else noisy)
@@ -196,7 +205,9 @@ def measure(world: World, detector: detectors.Detector) -> dict[str, float]:
     return figures
 
 
-def fits(world: World, names: list[str]) -> Iterator[tuple[str, str, Callable[[], tuple[Images | None, Images | None]]]]:
+def fits(
+    world: World, names: list[str]
+) -> Iterator[tuple[str, str, Callable[[], tuple[Images | None, Images | None]]]]:
     """Every fit of a seed: its key, the detector, and what it trains with."""
     for row in ROWS:
         yield from ((f"{row} {name}", name, lambda row=row: world.anomalies(row)) for name in names)
@@ -232,7 +243,11 @@ def run(world: World, names: list[str], backbone: str | None, path: Path) -> Non
         else:
             detector = create(name, world.seed, backbone)
             detector.fit(world.splits.train.images, anomalies, generated_normals=normals)
-            results[key] = {"pictures": mark, "n": 0 if anomalies is None else len(anomalies), **measure(world, detector)}
+            results[key] = {
+                "pictures": mark,
+                "n": 0 if anomalies is None else len(anomalies),
+                **measure(world, detector),
+            }
             done[mark] = key
         write_json(path, results)
         print(world.seed, key, {k: v for k, v in results[key].items() if k != "pictures"}, flush=True)
@@ -241,13 +256,20 @@ def run(world: World, names: list[str], backbone: str | None, path: Path) -> Non
 def complete(folder: Path, names: list[str]) -> list[dict[str, Any]]:
     """The seeds of which every fit is there."""
     wanted = [f"{row} {name}" for row in ROWS for name in names]
-    wanted += [f"{loop} {n} {name}" for loop in ("no_dpo", "kka") for n in CURVES[folder.name] for name in CURVE_OF if name in names]
+    wanted += [
+        f"{loop} {n} {name}"
+        for loop in ("no_dpo", "kka")
+        for n in CURVES[folder.name]
+        for name in CURVE_OF
+        if name in names
+    ]
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"))]
     return [run for run in runs if run.keys() >= set(wanted)]
 
 
 def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
-    """Markdown: AUROC by row and detector, mean and deviation over seeds; the share of the way from a to g; then the rest."""
+    """Markdown: AUROC by row and detector, mean and deviation over seeds; the share of the way from a to g; then the
+    rest."""
     figure = _figure(runs)
     for what in dict.fromkeys((figure, "auroc")):
         yield f"AUROC{' at distance 1' if what == 'distance 1' else ''}:\n\n" + _table(runs, names, what)
@@ -259,8 +281,9 @@ def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
         if what in runs[0][f"f {names[0]}"]:
             yield f"{title}:\n\n" + _table(runs, names, what)
     for name in (n for n in CURVE_OF if n in names):
-        yield f"{name}, AUROC{' at distance 1' if figure != 'auroc' else ''} over the first n pictures made:\n\n" + "\n".join(
-            _curve(runs, name, figure)
+        yield (
+            f"{name}, AUROC{' at distance 1' if figure != 'auroc' else ''} over the first n pictures made:\n\n"
+            + "\n".join(_curve(runs, name, figure))
         )
 
 
@@ -277,12 +300,20 @@ def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
             values = [r[f"{row} {name}"][figure] for r in runs]
             x = place + 0.14 * (i - 2)
             left.plot([x] * len(values), values, "o", ms=3, alpha=0.5, color=colour)
-            left.plot([x - 0.05, x + 0.05], [statistics.mean(values)] * 2, color=colour, lw=2.5, label=ROWS[row] if place == 0 else None)
+            left.plot(
+                [x - 0.05, x + 0.05],
+                [statistics.mean(values)] * 2,
+                color=colour,
+                lw=2.5,
+                label=ROWS[row] if place == 0 else None,
+            )
     left.set_xticks(range(len(names)), names)
     for row, style in (("no_dpo", "--"), ("kka", "-")):
         for name, colour in zip([n for n in CURVE_OF if n in names], ("tab:red", "tab:blue"), strict=False):
             means = [statistics.mean(r[f"{row} {n} {name}"][figure] for r in runs) for n in _budgets(runs, name)]
-            right.plot(_budgets(runs, name), means, style, color=colour, label=f"{name}, {'KKA' if row == 'kka' else 'no DPO'}")
+            right.plot(
+                _budgets(runs, name), means, style, color=colour, label=f"{name}, {'KKA' if row == 'kka' else 'no DPO'}"
+            )
     right.set_xlabel("pictures made")
     for axes in (left, right):
         axes.set_ylabel(f"AUROC{' at distance 1' if figure == 'distance 1' else ''}")
@@ -302,7 +333,9 @@ def _head(first: str, cells: list[str]) -> list[str]:
 def _table(runs: list[dict[str, Any]], names: list[str], figure: str) -> str:
     lines = _head("", names)
     for row, title in ROWS.items():
-        lines.append(f"| {row}: {title} | {' | '.join(_cell([r[f'{row} {name}'][figure] for r in runs]) for name in names)} |")
+        lines.append(
+            f"| {row}: {title} | {' | '.join(_cell([r[f'{row} {name}'][figure] for r in runs]) for name in names)} |"
+        )
     return "\n".join(lines)
 
 
@@ -321,7 +354,9 @@ def _curve(runs: list[dict[str, Any]], name: str, figure: str) -> list[str]:
     budgets = _budgets(runs, name)
     lines = _head("n", [str(n) for n in budgets])
     for row in ("no_dpo", "kka"):
-        lines.append(f"| {row} | {' | '.join(_cell([r[f'{row} {n} {name}'][figure] for r in runs]) for n in budgets)} |")
+        lines.append(
+            f"| {row} | {' | '.join(_cell([r[f'{row} {n} {name}'][figure] for r in runs]) for n in budgets)} |"
+        )
     return lines
 
 

@@ -1,10 +1,9 @@
 """What the built-in models can do: the gates of their model cards. `python -m benchmarks.builtin_models [--write]`.
 
-Language model: share of 500 captions at temperature 1 that are sentences of blossom's world, and share that are distinct.
-Text-to-image: on 1,000 captions of species that it never trained on, how often an attribute classifier reads the asked
-value; and how often the same classifier is right on drawn pictures. Autoencoder: PSNR on 1,000 fresh drawings.
-`--write` puts the figures into the model cards (`kka/mini/*/README.md`).
-"""
+Language model: share of 500 captions at temperature 1 that are sentences of blossom's world, and share that are
+distinct. Text-to-image: on 1,000 captions of species that it never trained on, how often an attribute classifier reads
+the asked value; and how often the same classifier is right on drawn pictures. Autoencoder: PSNR on 1,000 fresh
+drawings. `--write` puts the figures into the model cards (`kka/mini/*/README.md`)."""
 
 import argparse
 import json
@@ -18,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from kka.datasets import blossom
-from kka.descriptions import Writer, blank_adapter
+from kka.describing.writer import Writer, blank_adapter
 from kka.mini import features, lm, t2i
 from kka.records import seed_of
 from kka.synthesizers.diffusion import Synthesizer
@@ -46,11 +45,15 @@ def text_to_image(n: int = 1000) -> dict[str, dict[str, float]]:
     rows = rows[blossom.withheld(rows)][:n]
     classifier, synthesizer = features.load(MINI / "features"), Synthesizer(str(MINI / "t2i"))
     texts, began = blossom.captions(rows, rng), time.time()
-    pictures = [synthesizer.synthesize(texts[i : i + 50], [seed_of("gate", k) for k in range(i, min(i + 50, n))]) for i in range(0, n, 50)]
+    pictures = [
+        synthesizer.synthesize(texts[i : i + 50], [seed_of("gate", k) for k in range(i, min(i + 50, n))])
+        for i in range(0, n, 50)
+    ]
     took = time.time() - began
     return {
         "drawn": features.accuracy(features.read(classifier, blossom.draw(rows, rng)), rows),
-        "generated": features.accuracy(features.read(classifier, np.concatenate(pictures)), rows) | {"seconds": round(took, 1)},
+        "generated": features.accuracy(features.read(classifier, np.concatenate(pictures)), rows)
+        | {"seconds": round(took, 1)},
     }
 
 
@@ -79,7 +82,10 @@ def main() -> None:
 def _into_card(card: Path, figures: dict[str, Any]) -> None:
     head = card.read_text(encoding="utf-8").split("## Measured")[0]
     text = json.dumps(figures, indent=2)
-    card.write_text(f"{head}## Measured\nBy `python -m benchmarks.builtin_models --write`:\n```json\n{text}\n```\n", encoding="utf-8")
+    card.write_text(
+        f"{head}## Measured\nBy `python -m benchmarks.builtin_models --write`:\n```json\n{text}\n```\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""How many photographs it takes: `python -m benchmarks.cifar100 --source FOLDER --backbone REFERENCE [--seeds 5] [--detectors ...]`.
+"""How many photographs it takes: `python -m benchmarks.cifar100 --source FOLDER --backbone REFERENCE [--seeds 5]
+[--detectors ...]`.
 
-CIFAR-100 with household furniture as normal, as in the preset cifar100-bank: anomalies to train with are photographs of 45 known
-classes, the test has furniture and the 50 other classes alone. Every detector is fitted on 20, 40, 80, 160 and 320 photographs:
+CIFAR-100 with household furniture as normal, as in the preset cifar100-bank: anomalies to train with are photographs of
+45 known classes, the test has furniture and the 50 other classes alone. Every detector is fitted on 20, 40, 80, 160 and
+320 photographs:
 
     random  drawn blindly from the 4,500 of the known classes
     kka     those that KKA asks for, 20 in round one, as many as all before in each of the four rounds after, the detector `probe` as
             evaluator; what its schedule leaves out counts, for it was made. Where an alignment falls apart the round after
             goes on with the adapter before
 
-and on none. Prints AUROC, mean and deviation over seeds, and how many photographs of KKA's are worth 160 random ones. `--backbone`
-is that of the detectors on frozen features; the built-in one knows drawn flowers, not photographs. Tested are all 500 normals and
-30 photographs of each unknown class. Resumable: each fit is kept in benchmarks/results/cifar100. Seeds begin at 20.
-"""
+and on none. Prints AUROC, mean and deviation over seeds, and how many photographs of KKA's are worth 160 random ones.
+`--backbone` is that of the detectors on frozen features; the built-in one knows drawn flowers, not photographs. Tested
+are all 500 normals and 30 photographs of each unknown class. Resumable: each fit is kept in
+benchmarks/results/cifar100. Seeds begin at 20."""
 
 import argparse
 import json
@@ -29,15 +31,15 @@ from numpy.typing import NDArray
 from benchmarks import ablation, cifar100_bank
 from kka import datasets, detectors
 from kka.backbones import BUILT_IN
-from kka.config import Config, check_config
 from kka.confusion import mixture
-from kka.doctor import cores
 from kka.errors import KkaError
 from kka.metrics import auroc
+from kka.project.config import Config, check_config
+from kka.project.doctor import cores
 from kka.records import Anomaly, read_records, seed_of, write_json
 from pipelines import align
-from pipelines._pictures import pictures
-from pipelines._stage import make_run
+from pipelines.generated import pictures
+from pipelines.stage import make_run
 
 RESULTS = Path(__file__).parent / "results" / "cifar100"
 BUDGETS = (20, 40, 80, 160, 320)
@@ -62,7 +64,10 @@ class World(ablation.World):
         place = BUDGETS.index(budget)
         raw["last"] = names[place]
         raw["describe"]["count"] = budget - (BUDGETS[place - 1] if place else 0)
-        raw["detect"]["detector"], raw["detect"]["options"] = "probe", {"backbone": self.backbone} if self.backbone else {}
+        raw["detect"]["detector"], raw["detect"]["options"] = (
+            "probe",
+            {"backbone": self.backbone} if self.backbone else {},
+        )
         raw["assess"]["quantile"] = QUANTILE
         raw["detect"]["hard_proportion"] = {"start": HARD, "end": HARD, "rounds": 1}
         return check_config(raw)
@@ -91,9 +96,15 @@ class World(ablation.World):
                 import_module(f"pipelines.{stage}").main(run)
             try:
                 align.main(run)
-            except KkaError as error:  # fallen apart, at an eighth of the way even: the next round goes on with the adapter before
+            except (
+                KkaError
+            ) as error:  # fallen apart, at an eighth of the way even: the next round goes on with the adapter before
                 print(error, file=sys.stderr)
-                shutil.copytree(run.path("data", run.previous, "adapter"), run.path("data", run.round, "adapter"), dirs_exist_ok=True)
+                shutil.copytree(
+                    run.path("data", run.previous, "adapter"),
+                    run.path("data", run.round, "adapter"),
+                    dirs_exist_ok=True,
+                )
         (root / "done").touch()
 
     def random(self, budget: int) -> Images:
@@ -121,7 +132,8 @@ def run(world: World, names: list[str], path: Path) -> None:
 
 
 def table(runs: list[dict[str, float]]) -> str:
-    """Markdown: AUROC by detector, method and budget, mean and deviation; and how many of KKA's are worth `WORTH` random ones."""
+    """Markdown: AUROC by detector, method and budget, mean and deviation; and how many of KKA's are worth `WORTH`
+    random ones."""
     names = [n for n in detectors.names() if all(f"{n} kka {b}" in r for r in runs for b in BUDGETS)]
     lines = [
         f"| detector | anomalies | {' | '.join(str(b) for b in (0, *BUDGETS))} | worth {WORTH} random |",
@@ -129,13 +141,19 @@ def table(runs: list[dict[str, float]]) -> str:
     ]
     for name in names:
         for method in ("random", "kka"):
-            cells = [_cell([r[f"{name} normals 0"] for r in runs]), *(_cell([r[f"{name} {method} {b}"] for r in runs]) for b in BUDGETS)]
-            lines.append(f"| {name} | {method} | {' | '.join(cells)} | {_worth(runs, name) if method == 'kka' else ''} |")
+            cells = [
+                _cell([r[f"{name} normals 0"] for r in runs]),
+                *(_cell([r[f"{name} {method} {b}"] for r in runs]) for b in BUDGETS),
+            ]
+            lines.append(
+                f"| {name} | {method} | {' | '.join(cells)} | {_worth(runs, name) if method == 'kka' else ''} |"
+            )
     return "\n".join(lines)
 
 
 def _worth(runs: list[dict[str, float]], name: str) -> str:
-    """The budget at which KKA's mean first reaches that of `WORTH` random photographs, between budgets by the logarithm."""
+    """The budget at which KKA's mean first reaches that of `WORTH` random photographs, between budgets by the
+    logarithm."""
 
     def mean(method: str, n: int) -> float:
         return statistics.mean(r[f"{name} {method} {n}"] for r in runs)
@@ -161,12 +179,16 @@ def complete() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True, help="folder with CIFAR-100's train.parquet and test.parquet")
+    parser.add_argument(
+        "--source", type=Path, required=True, help="folder with CIFAR-100's train.parquet and test.parquet"
+    )
     parser.add_argument("--backbone", help="for the detectors on frozen features")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=20)
     parser.add_argument("--detectors", nargs="+", default=detectors.names(), choices=detectors.names())
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/cifar100-budgets"), help="folder for the loops")
+    parser.add_argument(
+        "--work", type=Path, default=Path("benchmarks/work/cifar100-budgets"), help="folder for the loops"
+    )
     parser.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)

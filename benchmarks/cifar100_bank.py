@@ -1,11 +1,11 @@
-"""Real photographs: `python -m benchmarks.cifar100_bank --source FOLDER [--seeds 3]`, FOLDER with CIFAR-100's parquet files.
+"""Real photographs: `python -m benchmarks.cifar100_bank --source FOLDER [--seeds 3]`, FOLDER with CIFAR-100's parquet
+files.
 
-The preset cifar100-bank on the same number of photographs and seeds: `normals` (round zero), `random` (photographs drawn
-blindly from the archive), `no_dpo` and `kka`. Prints AUROC on furniture against the 50 classes that the archive does not
-hold, mean and deviation, and writes benchmarks/results/cifar100_bank.json. Resumable: what is finished in `--work` is kept.
-Seeds begin at 20: the preset's proportion of hard anomalies was settled on lower ones, by figures on the same test pictures,
-for those do not depend on the seed.
-"""
+The preset cifar100-bank on the same number of photographs and seeds: `normals` (round zero), `random` (photographs
+drawn blindly from the archive), `no_dpo` and `kka`. Prints AUROC on furniture against the 50 classes that the archive
+does not hold, mean and deviation, and writes benchmarks/results/cifar100_bank.json. Resumable: what is finished in
+`--work` is kept. Seeds begin at 20: the preset's proportion of hard anomalies was settled on lower ones, by figures on
+the same test pictures, for those do not depend on the seed."""
 
 import argparse
 import json
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kka import datasets, detectors, presets
-from kka.config import Config, check_config
-from kka.doctor import cores
+from kka import datasets, detectors
 from kka.metrics import auroc
 from kka.mini import lm
+from kka.project import presets
+from kka.project.config import Config, check_config
+from kka.project.doctor import cores
 from kka.records import seed_of, write_json
 from pipelines.loop import run_loop
 
@@ -61,7 +62,10 @@ def run(source: Path, seed: int, work: Path) -> dict[str, dict[str, list[float]]
         found[name] = {"photographs": [n for n, _ in figures], "auroc": [a for _, a in figures]}
     config = configure(source, writer, seed, aligned=True)
     counts = found["kka"]["photographs"]
-    found["random"] = {"photographs": counts, "auroc": [found["kka"]["auroc"][0], *(_random(config, int(n)) for n in counts[1:])]}
+    found["random"] = {
+        "photographs": counts,
+        "auroc": [found["kka"]["auroc"][0], *(_random(config, int(n)) for n in counts[1:])],
+    }
     return found
 
 
@@ -89,7 +93,8 @@ def table(results: dict[str, Any]) -> str:
     for name in ROWS:
         runs = [found[name] for found in results.values()]
         cells = [
-            f"{_mean([r['auroc'][k] for r in runs])} ({statistics.mean(r['photographs'][k] for r in runs):.0f})" for k in range(rounds)
+            f"{_mean([r['auroc'][k] for r in runs])} ({statistics.mean(r['photographs'][k] for r in runs):.0f})"
+            for k in range(rounds)
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\nr0 has seen normals only."
@@ -102,7 +107,9 @@ def _mean(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True, help="folder with CIFAR-100's train.parquet and test.parquet")
+    parser.add_argument(
+        "--source", type=Path, required=True, help="folder with CIFAR-100's train.parquet and test.parquet"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/cifar100"), help="folder for the runs")
     parser.add_argument("--threads", type=int, default=cores())

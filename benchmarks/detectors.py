@@ -1,13 +1,13 @@
 """What the detectors cost: `python -m benchmarks.detectors [--peers PYTHON]`.
 
-Fit time, scoring throughput, peak memory above what the process held before, and AUROC of every detector on drawn flowers of
-64x64 pixels: 1,000 normals and 200 anomalies to train with, 1,000 pictures to score. Each runs in a process of its own.
+Fit time, scoring throughput, peak memory above what the process held before, and AUROC of every detector on drawn
+flowers of 64x64 pixels: 1,000 normals and 200 anomalies to train with, 1,000 pictures to score. Each runs in a process
+of its own.
 
-`--peers` names the Python of another environment with anomalib, PyOD and transformers; then PatchCore and Deep SVDD are compared with
-theirs on normals alone. PatchCore has the same backbone, weights, size of bank and score of the highest patch; ours takes each
-channel in its deviations, theirs reweighs a score by its neighbourhood. PyOD's Deep SVDD is a perceptron on raw pixels, ours a LeNet.
-Writes benchmarks/results/detectors.json.
-"""
+`--peers` names the Python of another environment with anomalib, PyOD and transformers; then PatchCore and Deep SVDD are
+compared with theirs on normals alone. PatchCore has the same backbone, weights, size of bank and score of the highest
+patch; ours takes each channel in its deviations, theirs reweighs a score by its neighbourhood. PyOD's Deep SVDD is a
+perceptron on raw pixels, ours a LeNet. Writes benchmarks/results/detectors.json."""
 
 import argparse
 import json
@@ -35,7 +35,11 @@ def data() -> dict[str, Any]:
     def drawn(n: int, distance: int) -> Any:
         return blossom.draw(blossom.flowers(n, distance, rng), rng, 64)
 
-    return {"normals": drawn(1000, 0), "anomalies": drawn(200, 2), "test": np.concatenate([drawn(500, 0), drawn(500, 1)])}
+    return {
+        "normals": drawn(1000, 0),
+        "anomalies": drawn(200, 2),
+        "test": np.concatenate([drawn(500, 0), drawn(500, 1)]),
+    }
 
 
 def one(name: str, threads: int, *, alone: bool) -> dict[str, float]:
@@ -56,7 +60,12 @@ def one(name: str, threads: int, *, alone: bool) -> dict[str, float]:
     scores = score(given["test"])
     ended = time.perf_counter()
     area = separation(scores[:500], scores[500:])
-    return {"fit, s": fitted - started, "scored, pictures/s": 1000 / (ended - fitted), "peak memory, MB": _peak() - before, "AUROC": area}
+    return {
+        "fit, s": fitted - started,
+        "scored, pictures/s": 1000 / (ended - fitted),
+        "peak memory, MB": _peak() - before,
+        "AUROC": area,
+    }
 
 
 def _peak() -> float:
@@ -66,7 +75,10 @@ def _peak() -> float:
 def _own(name: str, anomalies: Any) -> tuple[Any, Any]:
     from kka import detectors
 
-    alike = {"top_share": 0.0, "most_stored": 6400}  # the highest patch, and a bank of a tenth of all, as anomalib has it
+    alike = {
+        "top_share": 0.0,
+        "most_stored": 6400,
+    }  # the highest patch, and a bank of a tenth of all, as anomalib has it
     options: dict[str, Any] = alike if name == "patchcore" and anomalies is None else {}
     detector = detectors.create(name, 0, **options)
     if hasattr(detector, "features"):
@@ -83,7 +95,10 @@ def _anomalib() -> tuple[Any, Any]:
 
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"):
-        for operation in (operator, f"_{operator}_backward"):  # declared here where torchvision's own library does not load
+        for operation in (
+            operator,
+            f"_{operator}_backward",
+        ):  # declared here where torchvision's own library does not load
             if not hasattr(torch.ops.torchvision, operation):
                 library.define(f"{operation}(Tensor a) -> Tensor")
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
@@ -133,7 +148,9 @@ def table(found: dict[str, dict[str, float]]) -> str:
     figures = list(next(iter(found.values())))
     lines = [f"| detector | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
     for name, values in found.items():
-        lines.append(f"| {name} | {' | '.join(f'{values[f]:.3f}' if f == 'AUROC' else f'{values[f]:,.1f}' for f in figures)} |")
+        lines.append(
+            f"| {name} | {' | '.join(f'{values[f]:.3f}' if f == 'AUROC' else f'{values[f]:,.1f}' for f in figures)} |"
+        )
     return "\n".join(lines)
 
 

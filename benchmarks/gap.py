@@ -1,11 +1,10 @@
 """The gap between generated and real pictures, and what closes it: `python -m benchmarks.gap [--seeds 3]`.
 
-For each seed, 200 descriptions of the unaligned language model are drawn exactly and generated. The default detector learns
-from either, with and without what might close the gap: blur and noise, generated normals in training, real pictures to begin
-with, spectra matched to real ones. Two figures tell how far apart generated and real are: AUROC at distance 1, and the AUROC
-between fresh generated normals and real ones (0.5: they cannot be told apart). It is scored on drawings that no test split of
-the other benchmarks holds. Writes benchmarks/results/gap.json.
-"""
+For each seed, 200 descriptions of the unaligned language model are drawn exactly and generated. The default detector
+learns from either, with and without what might close the gap: blur and noise, generated normals in training, real
+pictures to begin with, spectra matched to real ones. Two figures tell how far apart generated and real are: AUROC at
+distance 1, and the AUROC between fresh generated normals and real ones (0.5: they cannot be told apart). It is scored
+on drawings that no test split of the other benchmarks holds. Writes benchmarks/results/gap.json."""
 
 import argparse
 import json
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 
 from kka import detectors
 from kka.datasets import blossom
-from kka.descriptions import Writer, blank_adapter
-from kka.doctor import cores
+from kka.describing.writer import Writer, blank_adapter
 from kka.metrics import auroc, separation
 from kka.mini.lm import PROMPT
+from kka.project.doctor import cores
 from kka.records import Split, Splits, seed_of, write_json
 from kka.spectrum import apply_gains, spectral_gains
 from kka.synthesizers.diffusion import Synthesizer
@@ -74,7 +73,9 @@ def make(how: str, texts: list[str], normals: Images, seed: int) -> Images:
     begin: dict[str, Any] = {"strength": 0.8, "normals": normals} if how == "image" else {}
     synthesizer = Synthesizer(str(MINI / "t2i"), **begin)
     seeds = [seed_of("gap", how, seed, i) for i in range(len(texts))]
-    return np.concatenate([synthesizer.synthesize(texts[i : i + 50], seeds[i : i + 50]) for i in range(0, len(texts), 50)])
+    return np.concatenate(
+        [synthesizer.synthesize(texts[i : i + 50], seeds[i : i + 50]) for i in range(0, len(texts), 50)]
+    )
 
 
 def run(seed: int) -> dict[str, dict[str, float]]:
@@ -100,7 +101,11 @@ def run(seed: int) -> dict[str, dict[str, float]]:
 def _figures(detector: detectors.Detector, splits: Splits, unseen: Split, controls: Images) -> dict[str, float]:
     near = np.array([g in ("normal", "distance 1") for g in unseen.groups])
     scores = detector.score(unseen.images)
-    gap = {} if not len(controls) else {"controls": separation(detector.score(splits.calibration.images), detector.score(controls))}
+    gap = (
+        {}
+        if not len(controls)
+        else {"controls": separation(detector.score(splits.calibration.images), detector.score(controls))}
+    )
     return {"auroc": auroc(scores, unseen.labels), "distance 1": auroc(scores[near], unseen.labels[near]), **gap}
 
 

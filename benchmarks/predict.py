@@ -1,9 +1,9 @@
 """How fast `kka predict` is beside its detector alone: `python -m benchmarks.predict [--pictures 5000] [--times 5]`.
 
-Drawn flowers as PNG files, 32x32 and 64x64: pictures per second of the detector on decoded pictures, of decoding alone in one thread,
-and of both as `kka predict` does it; mean and standard deviation over repetitions that take turns, and the mean share that is
-reached of the detector's. How many steps the detector was fitted changes no speed, so it is fitted for a few.
-"""
+Drawn flowers as PNG files, 32x32 and 64x64: pictures per second of the detector on decoded pictures, of decoding alone
+in one thread, and of both as `kka predict` does it; mean and standard deviation over repetitions that take turns, and
+the mean share that is reached of the detector's. How many steps the detector was fitted changes no speed, so it is
+fitted for a few."""
 
 import argparse
 import tempfile
@@ -17,15 +17,17 @@ from PIL import Image
 
 from kka import detectors
 from kka.datasets import blossom
-from kka.doctor import cores
 from kka.images import Images, decode
+from kka.project.doctor import cores
 from kka.scoring import Scorer
 
 
 def measured(name: str, images: Images, paths: list[Path], times: int) -> list[str]:
     """The cells of a row: detector alone, decoding alone, predict, share."""
     size = images.shape[1]
-    detector = detectors.create(name, 0, **({"steps": 20} if name in ("bce", "hsc", "simplenet") else {})).fit(images[:300])
+    detector = detectors.create(name, 0, **({"steps": 20} if name in ("bce", "hsc", "simplenet") else {})).fit(
+        images[:300]
+    )
     scorer = Scorer(detector, np.sort(detector.score(images[:300])), size, False)
 
     def decoded() -> None:
@@ -56,7 +58,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(cores())
-    print("| detector | side | detector alone, pictures/s | decoding alone | predict | share |\n|---|---|---|---|---|---|")
+    print(
+        "| detector | side | detector alone, pictures/s | decoding alone | predict | share |\n|---|---|---|---|---|---|"
+    )
     for size in (32, 64):
         rng = np.random.default_rng(0)
         images = blossom.draw(blossom.flowers(arguments.pictures, 0, rng), rng, size)

@@ -1,9 +1,9 @@
 """KKA's rounds on blossom over several seeds: `python -m benchmarks.rounds [--seeds 5] [--work DIR] [--threads N]`.
 
-Three variants on the same budget and seeds: `kka` (the defaults), `no_dpo` (the same rounds and images, the language model
-never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the tables of the README with mean
-and deviation, and writes every figure to benchmarks/results/rounds. Resumable: what was finished in `--work` is kept.
-"""
+Three variants on the same budget and seeds: `kka` (the defaults), `no_dpo` (the same rounds and images, the language
+model never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the tables of the
+README with mean and deviation, and writes every figure to benchmarks/results/rounds. Resumable: what was finished in
+`--work` is kept."""
 
 import argparse
 import json
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from kka import presets
-from kka.config import Config
-from kka.doctor import cores
+from kka.project import presets
+from kka.project.config import Config
+from kka.project.doctor import cores
 from kka.records import write_json
 from pipelines.loop import run_loop
 
@@ -46,7 +46,9 @@ def run(base: Config, name: str, seed: int, work: Path) -> dict[str, Any]:
     config = variant(base, name, seed)
     run_loop(config, root, report=False)
     rounds = ["r0", *config.lineage(config.last)]
-    return {r: {p.stem: json.loads(p.read_text()) for p in sorted((root / "metrics" / r).glob("*.json"))} for r in rounds}
+    return {
+        r: {p.stem: json.loads(p.read_text()) for p in sorted((root / "metrics" / r).glob("*.json"))} for r in rounds
+    }
 
 
 FIGURES = {
@@ -70,9 +72,12 @@ def _by_variant(results: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def gains(results: dict[str, Any]) -> str:
-    """Markdown: what the rounds are worth, a row a variant. The error is 1 - AUROC, its mean in the last round over its mean in
-    round zero; points are hundredths of AUROC, the mean over seeds with the least and the most."""
-    lines = ["| variant | error left | error left at distance 1 | points gained | points gained at distance 1 |", "|---|---|---|---|---|"]
+    """Markdown: what the rounds are worth, a row a variant. The error is 1 - AUROC, its mean in the last round over its
+    mean in round zero; points are hundredths of AUROC, the mean over seeds with the least and the most."""
+    lines = [
+        "| variant | error left | error left at distance 1 | points gained | points gained at distance 1 |",
+        "|---|---|---|---|---|",
+    ]
     for name, runs in _by_variant(results).items():
         left, gained = [], []
         for figure in ("AUROC", "AUROC at distance 1"):
@@ -107,7 +112,9 @@ def _cell(rounds: list[Any], figure: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=20, help="the first seed: those below 20 were seen while the defaults were settled")
+    parser.add_argument(
+        "--first", type=int, default=20, help="the first seed: those below 20 were seen while the defaults were settled"
+    )
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"), help="folder for the runs")
     parser.add_argument("--threads", type=int, default=cores())

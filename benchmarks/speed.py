@@ -1,8 +1,7 @@
 """How fast describing is, and how light an import: `python -m benchmarks.speed`.
 
-The reference asks its language model for one sequence at a time, without a cache of keys and values. The same model, the
-same 200 items, the same run: tokens per second of either way, and their ratio.
-"""
+The reference asks its language model for one sequence at a time, without a cache of keys and values. The same model,
+the same 200 items, the same run: tokens per second of either way, and their ratio."""
 
 import subprocess
 import sys
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from kka.descriptions import Writer, blank_adapter
-from kka.doctor import cores
+from kka.describing.writer import Writer, blank_adapter
 from kka.mini import lm
+from kka.project.doctor import cores
 from kka.records import seed_of
 
 MODEL = Path(lm.__file__).parent / "lm"
@@ -40,7 +39,9 @@ def one_at_a_time(writer: Writer, items: int) -> tuple[int, float]:
 def batched(writer: Writer, items: int) -> tuple[int, float]:
     """Tokens and seconds of this project's way."""
     began = time.perf_counter()
-    texts = writer.describe([lm.PROMPT] * items, [seed_of("speed", i) for i in range(items)], temperature=1.0, max_new_tokens=40)
+    texts = writer.describe(
+        [lm.PROMPT] * items, [seed_of("speed", i) for i in range(items)], temperature=1.0, max_new_tokens=40
+    )
     return sum(len(writer.tokenizer(t).input_ids) for t in texts), time.perf_counter() - began
 
 
@@ -58,7 +59,9 @@ def main() -> None:
         writer = Writer.load(str(MODEL), Path(folder))
     batched(writer, 8)  # the first call pays for what every later one finds ready
     rates = [tokens / seconds for tokens, seconds in (one_at_a_time(writer, SLOW_ITEMS), batched(writer, ITEMS))]
-    print(f"one at a time, no cache: {rates[0]:.0f} tokens/s; batched: {rates[1]:.0f} tokens/s; ratio {rates[1] / rates[0]:.1f}")
+    print(
+        f"one at a time, no cache: {rates[0]:.0f} tokens/s; batched: {rates[1]:.0f} tokens/s; ratio {rates[1] / rates[0]:.1f}"
+    )
     print(f"import kka, Python's start included: {import_seconds():.2f} s")
 
 

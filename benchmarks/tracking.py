@@ -1,17 +1,16 @@
 """What MLflow's records cost a run: `python -m benchmarks.tracking`, in a project whose whole loop has just run cold.
 
-The share is of the seconds that the stages took. The watcher works beside them, so what it costs is its processor time over the
-number of cores; the end is what `python -m pipelines.track` takes when nothing has been reconciled yet, and again when nothing is
-left to do.
-"""
+The share is of the seconds that the stages took. The watcher works beside them, so what it costs is its processor time
+over the number of cores; the end is what `python -m pipelines.track` takes when nothing has been reconciled yet, and
+again when nothing is left to do."""
 
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from kka.doctor import cores
 from kka.errors import KkaError
+from kka.project.doctor import cores
 from kka.records import read_json
 
 HOME = Path("mlruns")
@@ -35,8 +34,12 @@ def main() -> None:
     (HOME / "reconciled.json").unlink(missing_ok=True)
     again, nothing = track(), [track() for _ in range(5)]
     beside = float(words[0]) / cores()
-    print(f"stages {stages:.0f} s; watcher {words[0]} s of processor time, {beside:.1f} s on {cores()} cores, {beside / stages:.1%}")
-    print(f"a reconciliation of all that is there already {again:.1f} s, {again / stages:.1%}; of nothing new {min(nothing):.2f} s")
+    print(
+        f"stages {stages:.0f} s; watcher {words[0]} s of processor time, {beside:.1f} s on {cores()} cores, {beside / stages:.1%}"
+    )
+    print(
+        f"a reconciliation of all that is there already {again:.1f} s, {again / stages:.1%}; of nothing new {min(nothing):.2f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What a study is worth: `python -m benchmarks.tuning [--threads N]`, after `kka tune` on the preset blossom.
 
-Looks at the study `kka` in this project's mlruns with the labels that it never saw: the rank correlation (Spearman) of its
-objective with the AUROC on the test split over all trials; its candidates and the parameters that it began with on the fresh seeds
-on which they were confirmed; and what its trials cost against loops that share nothing, of which one is timed, with as many threads
-as a trial had. Writes benchmarks/results/tuning.json and docs/tuning-*.png, and prints the tables of docs/tuning.md.
-"""
+Looks at the study `kka` in this project's mlruns with the labels that it never saw: the rank correlation (Spearman) of
+its objective with the AUROC on the test split over all trials; its candidates and the parameters that it began with on
+the fresh seeds on which they were confirmed; and what its trials cost against loops that share nothing, of which one is
+timed, with as many threads as a trial had. Writes benchmarks/results/tuning.json and docs/tuning-*.png, and prints the
+tables of docs/tuning.md."""
 
 import argparse
 import shutil
@@ -19,18 +19,19 @@ import torch
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from kka import detectors, presets
-from kka.config import Config
+from kka import detectors
 from kka.evaluation import by_group
 from kka.images import read_split
 from kka.metrics import auroc
+from kka.project import presets
+from kka.project.config import Config
 from kka.records import Split, write_json
-from pipelines._mirror import draw as plots
-from pipelines._outcome import candidates, confirmed
-from pipelines._stage import make_run
-from pipelines._study import begun_with, folder, load_study, over
-from pipelines._trials import Trials
 from pipelines.loop import step
+from pipelines.stage import make_run
+from pipelines.tuning.confirm import candidates, confirmed
+from pipelines.tuning.mirror import draw as plots
+from pipelines.tuning.study import begun_with, folder, load_study, over
+from pipelines.tuning.trial import Trials
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "tuning.json"
@@ -45,8 +46,8 @@ def labelled(place: Path, test: Split) -> dict[str, float]:
 
 
 def ranking(study: optuna.Study, config: Config, home: Path) -> list[dict[str, Any]]:
-    """A row for each trial and round: what the study saw, what it would have seen with the labels of the validation split, and what
-    the labels of the test split say."""
+    """A row for each trial and round: what the study saw, what it would have seen with the labels of the validation
+    split, and what the labels of the test split say."""
     place, rows = folder(config, home), []
     test, validation = (read_split(place / "base" / "data" / "splits" / part) for part in ("test", "validation"))
     for trial in over(study):
@@ -56,13 +57,20 @@ def ranking(study: optuna.Study, config: Config, home: Path) -> list[dict[str, A
                 seen = {SAID.get(k, k): v for k, v in trial.user_attrs[name].items() if k.startswith("auroc")}
                 seen["labels of the validation split"] = labelled(detector, validation)["auroc"]
                 rows.append(
-                    {"trial": trial.number, "round": name, "state": trial.state.name, "seen": seen, "labelled": labelled(detector, test)}
+                    {
+                        "trial": trial.number,
+                        "round": name,
+                        "state": trial.state.name,
+                        "seen": seen,
+                        "labelled": labelled(detector, test),
+                    }
                 )
     return rows
 
 
 def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Spearman's correlation of what was seen with the AUROC on the test split: over all trials and rounds, and round by round."""
+    """Spearman's correlation of what was seen with the AUROC on the test split: over all trials and rounds, and round
+    by round."""
     found = []
     for name in ["all", *sorted({r["round"] for r in rows})]:
         some = [r for r in rows if name in ("all", r["round"])]
@@ -129,9 +137,17 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 4))
     for axis, label in zip(axes, ("auroc", NEAREST), strict=True):
-        for name, colour in zip(sorted({r["round"] for r in rows}), ("tab:gray", "tab:orange", "tab:blue", "tab:green"), strict=False):
+        for name, colour in zip(
+            sorted({r["round"] for r in rows}), ("tab:gray", "tab:orange", "tab:blue", "tab:green"), strict=False
+        ):
             some = [r for r in rows if r["round"] == name]
-            axis.scatter([r["seen"]["the objective"] for r in some], [r["labelled"][label] for r in some], s=16, color=colour, label=name)
+            axis.scatter(
+                [r["seen"]["the objective"] for r in some],
+                [r["labelled"][label] for r in some],
+                s=16,
+                color=colour,
+                label=name,
+            )
         axis.set_xlabel("objective without labels")
         axis.locator_params(axis="x", nbins=4)
         axis.set_ylabel("AUROC" if label == "auroc" else f"AUROC at {label}")
@@ -150,7 +166,12 @@ def main() -> None:
     study = load_study(presets.config("blossom"), home)
     config = begun_with(study, presets.config("blossom"))
     rows = ranking(study, config, home)
-    found = {"correlations": correlations(rows), "fresh": fresh(study, config, home), "cost": cost(study, config, home), "rows": rows}
+    found = {
+        "correlations": correlations(rows),
+        "fresh": fresh(study, config, home),
+        "cost": cost(study, config, home),
+        "rows": rows,
+    }
     write_json(RESULT, found)
     draw(rows, ROOT / "docs" / "tuning-objective.png")
     for path in plots(study, folder(config, home)):

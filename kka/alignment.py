@@ -1,4 +1,5 @@
-"""Direct Preference Optimization (Rafailov et al. 2023) of the language model's adapter, on the grades of the evaluator.
+"""Direct Preference Optimization (Rafailov et al. 2023) of the language model's adapter, on the grades of the
+evaluator.
 
 One LoRA adapter continues from round to round, and the reference policy is the adapter as it came in. The loss is DPO's
 plus a supervised one on the chosen texts (`sft`), which keeps the model able to write.
@@ -15,7 +16,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from kka.descriptions import Writer
+from kka.describing.writer import Writer
 from kka.errors import Collapse
 from kka.log import Log, silent
 from kka.records import Pair
@@ -57,15 +58,17 @@ def align(
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Trains the writer's adapter on the training pairs (prompt i belongs to pair i), in place.
 
-    Returns the reward accuracy on the validation pairs with the last training loss, and the curves, a row for each step that
-    was logged. `learning_rate` falls along a cosine. Raises KkaError where there is no training pair or the loss is lost.
-    """
+    Returns the reward accuracy on the validation pairs with the last training loss, and the curves, a row for each step
+    that was logged. `learning_rate` falls along a cosine. Raises KkaError where there is no training pair or the loss
+    is lost."""
     parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": []}
     for pair, prompt in zip(pairs, prompts, strict=True):
         parts[pair.part].append(_row(writer, prompt, pair))
     train, validation = parts["train"], parts["validation"]
     if not train:
-        raise Collapse("align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share.")
+        raise Collapse(
+            "align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share."
+        )
     curves = _Curves(log)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trl and accelerate warn about choices that are made on purpose here
@@ -79,10 +82,14 @@ def align(
         held_out = trainer.evaluate() if validation else {}
     loss = curves.rows[-1]["loss"]
     if not math.isfinite(loss):
-        raise Collapse(f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta}).")
+        raise Collapse(
+            f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta})."
+        )
     writer.model.eval()
     result = {"pairs": float(len(train)), "loss": loss, "accuracy": curves.rows[-1]["accuracy"]}
-    return result | ({"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}), curves.rows
+    return result | (
+        {"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}
+    ), curves.rows
 
 
 def weights(writer: Writer) -> dict[str, torch.Tensor]:
@@ -99,10 +106,16 @@ def set_between(writer: Writer, start: dict[str, torch.Tensor], end: dict[str, t
 
 
 def _row(writer: Writer, prompt: str, pair: Pair) -> dict[str, str]:
-    return {"prompt": writer.prompt(prompt), "chosen": writer.answer(pair.chosen), "rejected": writer.answer(pair.rejected)}
+    return {
+        "prompt": writer.prompt(prompt),
+        "chosen": writer.answer(pair.chosen),
+        "rejected": writer.answer(pair.rejected),
+    }
 
 
-def _arguments(scratch: str, steps: int, batch_size: int, learning_rate: float, beta: float, sft: float, seed: int) -> DPOConfig:
+def _arguments(
+    scratch: str, steps: int, batch_size: int, learning_rate: float, beta: float, sft: float, seed: int
+) -> DPOConfig:
     return DPOConfig(
         output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size,
         learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), beta=beta,

@@ -1,9 +1,8 @@
 """Frozen feature extractors: a Hugging Face vision model by id or path, or what a factory of the user's own makes.
 
-A factory is named `package.module:function` or `path/to/file.py:function`; called without arguments it gives a module from
-float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one in params.yaml
-is to run its code.
-"""
+A factory is named `package.module:function` or `path/to/file.py:function`; called without arguments it gives a module
+from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one in
+params.yaml is to run its code."""
 
 import hashlib
 import importlib
@@ -26,9 +25,9 @@ _PROBE = 224  # side of the pictures with which a backbone is tried out
 
 
 class Backbone(nn.Module):
-    """Float RGB pictures (b, 3, h, w) in 0 to 1 -> feature maps, shallow to deep, and a vector (b, c) for the whole picture:
-    the means of all maps, or a transformer's class token. In evaluation mode, and never trained. `fingerprint` (16,), uint8,
-    tells its weights and its normalisation from others."""
+    """Float RGB pictures (b, 3, h, w) in 0 to 1 -> feature maps, shallow to deep, and a vector (b, c) for the whole
+    picture: the means of all maps, or a transformer's class token. In evaluation mode, and never trained. `fingerprint`
+    (16,), uint8, tells its weights and its normalisation from others."""
 
     def __init__(self, maps: nn.Module) -> None:
         super().__init__()
@@ -48,8 +47,9 @@ class Backbone(nn.Module):
 
 
 class _Pretrained(nn.Module):
-    """A transformers vision model behind its own normalisation -> the stages of a convolution network, or a transformer's blocks
-    at a quarter, a half, three quarters and the end of it; then its class token, or None where it has none."""
+    """A transformers vision model behind its own normalisation -> the stages of a convolution network, or a
+    transformer's blocks at a quarter, a half, three quarters and the end of it; then its class token, or None where it
+    has none."""
 
     mean: Tensor
     std: Tensor
@@ -78,7 +78,8 @@ class _Pretrained(nn.Module):
 
 
 def load(reference: str) -> Backbone:
-    """The backbone that `reference` names; the built-in one wherever one stands. Raises KkaError where it cannot be had."""
+    """The backbone that `reference` names; the built-in one wherever one stands. Raises KkaError where it cannot be
+    had."""
     where = str(Path(__file__).parent / "mini" / "features") if reference == BUILT_IN else reference
     with torch.random.fork_rng(devices=[]):  # whatever a factory draws, a detector's own numbers stay as they are
         return Backbone(_made(*where.rsplit(":", 1)) if is_factory(where) else _pretrained(where))
@@ -93,16 +94,24 @@ def _made(module: str, function: str) -> nn.Module:
     where = f"the backbone '{module}:{function}'"
     make: Any = getattr(_module(module, where), function, None)
     if not callable(make):
-        raise KkaError(f"{where} wants a function '{function}' in {module}, which has none. Name one that gives a torch module.")
+        raise KkaError(
+            f"{where} wants a function '{function}' in {module}, which has none. Name one that gives a torch module."
+        )
     try:
         made = make()
         with torch.inference_mode():
             maps = made.eval()(torch.zeros(2, 3, _PROBE, _PROBE)) if isinstance(made, nn.Module) else None
     except Exception as error:  # it is the user's code: whatever it raises is theirs to see, in a sentence
-        raise KkaError(f"{where} wants a function without arguments that gives a torch module, got {_reason(error)}") from error
+        raise KkaError(
+            f"{where} wants a function without arguments that gives a torch module, got {_reason(error)}"
+        ) from error
     if not isinstance(made, nn.Module):
         raise KkaError(f"{where} wants a torch module from its factory, got {type(made).__name__}.")
-    if not isinstance(maps, Sequence) or not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != 2 for m in maps):
+    if (
+        not isinstance(maps, Sequence)
+        or not maps
+        or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != 2 for m in maps)
+    ):
         raise KkaError(f"{where} wants a module that gives a list of feature maps (b, c, h, w), got {_shapes(maps)}.")
     return _Listed(made)
 
@@ -134,7 +143,9 @@ def _module(name: str, where: str) -> Any:
         try:
             return importlib.import_module(name)
         except Exception as error:
-            raise KkaError(f"{where}: {_reason(error)}. Install it, or name a file as path/to/file.py:function.") from error
+            raise KkaError(
+                f"{where}: {_reason(error)}. Install it, or name a file as path/to/file.py:function."
+            ) from error
     if not path.is_file():
         raise KkaError(f"{where}: there is no file {path}. Its path is relative to where params.yaml stands.")
     spec = importlib.util.spec_from_file_location(f"kka_backbone_{path.stem}", path)
@@ -169,7 +180,9 @@ def _pretrained(reference: str) -> nn.Module:
             f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got {_reason(error)}"
         ) from None
     if "image_mean" not in processor or not hasattr(model.config, "num_channels"):
-        raise KkaError(f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt or DINOv2.")
+        raise KkaError(
+            f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt or DINOv2."
+        )
     if any(key.startswith("pooler.") for key in info["missing_keys"]):
         model.pooler = None  # a classifier's checkpoint has none: it would be of random weights, and is not used
     if lacking := [key for key in info["missing_keys"] if not key.startswith("pooler.")]:
@@ -180,7 +193,13 @@ def _pretrained(reference: str) -> nn.Module:
 def _side(processor: dict[str, Any]) -> int | None:
     """The side to which pictures are resized, as the model was trained; None where it was not."""
     size = (processor.get("do_center_crop") and processor.get("crop_size")) or processor.get("size") or {}
-    found = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else size[0]
+    found = (
+        size.get("height") or size.get("shortest_edge")
+        if isinstance(size, dict)
+        else size
+        if isinstance(size, int)
+        else size[0]
+    )
     return int(found) if found and processor.get("do_resize", True) else None
 
 
@@ -189,6 +208,8 @@ def _fingerprint(module: nn.Module) -> Tensor:
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(
-            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else bytes(str(value.item()), "ascii")
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else bytes(str(value.item()), "ascii")
         )
     return torch.frombuffer(bytearray(digest.digest()[:16]), dtype=torch.uint8)

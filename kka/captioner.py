@@ -22,7 +22,8 @@ _BATCH, _LONGEST, _SIDE = 8, 40, 512  # pictures, tokens, pixels
 
 
 def write_captions(model: str, files: Sequence[Path]) -> list[str]:
-    """One caption for each picture, always the likeliest one. Raises KkaError where the model cannot be read or says nothing."""
+    """One caption for each picture, always the likeliest one. Raises KkaError where the model cannot be read or says
+    nothing."""
     network, processor = _load(model)
     found: list[str] = []
     with tqdm(total=len(files), desc="captions", unit="picture", disable=None) as bar:
@@ -30,7 +31,9 @@ def write_captions(model: str, files: Sequence[Path]) -> list[str]:
             found += _say(network, processor, some)
             bar.update(len(some))
     if empty := [str(file) for file, said in zip(files, found, strict=True) if not said]:
-        raise KkaError(f"the captioner '{model}' says nothing about {len(empty)} of {len(files)} pictures: {empty[0]}. Take another.")
+        raise KkaError(
+            f"the captioner '{model}' says nothing about {len(empty)} of {len(files)} pictures: {empty[0]}. Take another."
+        )
     return found
 
 
@@ -38,7 +41,9 @@ def _load(model: str) -> tuple[Any, Any]:
     wanted = f"prepare.options.captioner: wanted an image-to-text model by Hugging Face id or path, got '{model}'"
     try:
         processor = AutoProcessor.from_pretrained(expanduser(model))
-        network, info = AutoModelForImageTextToText.from_pretrained(expanduser(model), dtype=torch.float32, output_loading_info=True)
+        network, info = AutoModelForImageTextToText.from_pretrained(
+            expanduser(model), dtype=torch.float32, output_loading_info=True
+        )
     except (ImportError, OSError, ValueError, KeyError, SafetensorError) as error:
         raise KkaError(f"{wanted} ({' '.join(str(error).split())[:160]})") from None
     if info["missing_keys"] or not hasattr(processor, "image_processor"):
@@ -65,7 +70,10 @@ def _say(network: Any, processor: Any, pictures: list[Image.Image]) -> list[str]
     if getattr(processor, "chat_template", None):
         turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}]
         processor.tokenizer.padding_side = "left"
-        more = {"text": [processor.apply_chat_template(turn, add_generation_prompt=True)] * len(pictures), "padding": True}
+        more = {
+            "text": [processor.apply_chat_template(turn, add_generation_prompt=True)] * len(pictures),
+            "padding": True,
+        }
         images = [[p] for p in pictures]  # one for each text
     inputs = processor(images=images, return_tensors="pt", **more).to(network.device)
     out = network.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)

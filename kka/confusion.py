@@ -46,9 +46,12 @@ class Guard:
         readable_quantile: float,
         readable_margin: float,
     ) -> "Guard":
-        """Thresholds from normal captions alone: `likelihoods` are those of the calibration captions under the base model."""
+        """Thresholds from normal captions alone: `likelihoods` are those of the calibration captions under the base
+        model."""
         if not train or not calibration:
-            raise KkaError("the guard wants captions of normal images, got none. Give the data set captions, or a caption template.")
+            raise KkaError(
+                "the guard wants captions of normal images, got none. Give the data set captions, or a caption template."
+            )
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True)
         normal = vectorizer.fit_transform(sorted(set(train)))
         guard = cls(vectorizer, normal, 0.0, 0.0)
@@ -71,10 +74,12 @@ class Guard:
 
 
 def grade(scores: Scores, calibration: Scores, *, quantile: float, easy_share: float) -> list[Grade]:
-    """Hard: at or below the `quantile` of the calibration normals' scores, inside the boundary. Easy: of the others, the
-    `easy_share` that scores highest. What is left is between. Disjoint by construction."""
+    """Hard: at or below the `quantile` of the calibration normals' scores, inside the boundary. Easy: of the others,
+    the `easy_share` that scores highest. What is left is between. Disjoint by construction."""
     if not len(calibration):
-        raise KkaError("assess: the boundary wants calibration normals, got none. Give the data set a calibration split.")
+        raise KkaError(
+            "assess: the boundary wants calibration normals, got none. Give the data set a calibration split."
+        )
     hard = scores <= np.quantile(calibration, quantile)
     outside = np.flatnonzero(~hard)
     easy = set(outside[np.argsort(-scores[outside], kind="stable")][: round(easy_share * len(outside))].tolist())
@@ -82,16 +87,16 @@ def grade(scores: Scores, calibration: Scores, *, quantile: float, easy_share: f
 
 
 def hard_proportion(ordinal: int, *, start: float, end: float, rounds: int) -> float:
-    """The wanted share of hard anomalies in round `ordinal` (1, 2, ...): linear from `start` to `end` at round `rounds`."""
+    """The wanted share of hard anomalies in round `ordinal` (1, 2, ...): linear from `start` to `end` at round
+    `rounds`."""
     return start + (end - start) * min(1.0, (ordinal - 1) / max(1, rounds - 1))
 
 
 def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator) -> tuple[list[Anomaly], float]:
     """The hard and easy anomalies to train on, at most `proportion` of them hard, and the proportion really reached.
 
-    Hard ones beyond that are left out at random, those between always. Where hard ones are scarcer they stay so: nothing is
-    repeated or filled up, and no easy one is left out for their sake.
-    """
+    Hard ones beyond that are left out at random, those between always. Where hard ones are scarcer they stay so:
+    nothing is repeated or filled up, and no easy one is left out for their sake."""
     hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
     easy = [i for i, a in enumerate(pool) if a.grade == "easy"]
     if easy and proportion < 1:
@@ -102,18 +107,20 @@ def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator
 
 
 def surrogate(rated: Sequence[Anomaly], texts: Sequence[str], similarity: Callable[[Sequence[str]], Scores]) -> Scores:
-    """How high the evaluator would score pictures of `texts`, shape (n,), in deviations of a round's scores: ridge regression
-    from the words of the `rated` descriptions (there or not) and their `similarity` to normal captions (`Guard.similarity`).
+    """How high the evaluator would score pictures of `texts`, shape (n,), in deviations of a round's scores: ridge
+    regression from the words of the `rated` descriptions (there or not) and their `similarity` to normal captions
+    (`Guard.similarity`).
 
-    One score is one noisy picture judged by one noisy detector. What descriptions with a word in common score on average is
-    known far better, and holds for descriptions that nobody has rendered. Words alone add up; the similarity tells how many
-    of them differ at once, which is what takes a picture over the boundary.
-    """
+    One score is one noisy picture judged by one noisy detector. What descriptions with a word in common score on
+    average is known far better, and holds for descriptions that nobody has rendered. Words alone add up; the similarity
+    tells how many of them differ at once, which is what takes a picture over the boundary."""
     said, words = [a.text for a in rated], CountVectorizer(binary=True, token_pattern=r"\w+")
     try:
         words.fit(said)
     except ValueError as error:
-        raise KkaError(f"align: the surrogate wants rated descriptions with words, got {len(rated)} ({error})") from None
+        raise KkaError(
+            f"align: the surrogate wants rated descriptions with words, got {len(rated)} ({error})"
+        ) from None
     near = similarity(said)
 
     def features(texts: Sequence[str], likeness: Scores) -> Any:
@@ -126,8 +133,9 @@ def surrogate(rated: Sequence[Anomaly], texts: Sequence[str], similarity: Callab
 
 
 def _within_rounds(rated: Sequence[Anomaly]) -> Scores:
-    """Scores in deviations of their round's, for each round had an evaluator of its own. The upper half of a round counts as
-    its median: how far beyond the boundary a picture lies says nothing about which are near it, and the noise is largest there."""
+    """Scores in deviations of their round's, for each round had an evaluator of its own. The upper half of a round
+    counts as its median: how far beyond the boundary a picture lies says nothing about which are near it, and the noise
+    is largest there."""
     scores, rounds = np.array([a.score for a in rated]), np.array([a.round for a in rated])
     for name in set(rounds):
         there = np.minimum(scores[rounds == name], np.median(scores[rounds == name]))
@@ -150,11 +158,10 @@ def preference_pairs(
     """Preference pairs from descriptions and their scores, shape (n,).
 
     Chosen: the `chosen_share` that scores lowest. Rejected: the `rejected_share` that scores highest, and for
-    `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal class), which holds the model
-    back from both ways of scoring low. A text is chosen or rejected, never both; texts of validation pairs stand in no
-    training pair; partners are alike in words, so that neither length nor manner is a cue, and what is left to learn from is
-    what makes the one harder than the other.
-    """
+    `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal class), which holds the
+    model back from both ways of scoring low. A text is chosen or rejected, never both; texts of validation pairs stand
+    in no training pair; partners are alike in words, so that neither length nor manner is a cue, and what is left to
+    learn from is what makes the one harder than the other."""
     ranked = list(dict.fromkeys(texts[i] for i in np.argsort(scores, kind="stable")))
     low, high = round(chosen_share * len(ranked)), round(rejected_share * len(ranked))
     if not low or not high or low + high > len(ranked):
@@ -179,9 +186,15 @@ def _split(texts: Sequence[str], share: float, rng: np.random.Generator) -> tupl
 
 
 def _pair_up(
-    chosen: Sequence[str], easy: Sequence[str], bad: Sequence[str], bad_share: float, count: int, rng: np.random.Generator
+    chosen: Sequence[str],
+    easy: Sequence[str],
+    bad: Sequence[str],
+    bad_share: float,
+    count: int,
+    rng: np.random.Generator,
 ) -> list[tuple[str, str]]:
-    """`count` pairs, chosen texts in turn; of 16 candidates the partner that shares most words and word pairs is taken."""
+    """`count` pairs, chosen texts in turn; of 16 candidates the partner that shares most words and word pairs is
+    taken."""
     if not chosen or not easy:
         return []
     # a few refused texts, repeated, would be all that the model learns from: none counts for more than an easy one
@@ -197,5 +210,6 @@ def _pair_up(
 
 
 def _overlap(a: Counter[Any], b: Counter[Any]) -> float:
-    """The share of words and word pairs that two texts have in common, each as often as it is there, 0 to 1 (Jaccard)."""
+    """The share of words and word pairs that two texts have in common, each as often as it is there, 0 to 1
+    (Jaccard)."""
     return (a & b).total() / (a | b).total()

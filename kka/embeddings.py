@@ -1,4 +1,5 @@
-"""Vectors of texts, by a text model of transformers: its last hidden states averaged over each text's tokens, of length 1."""
+"""Vectors of texts, by a text model of transformers: its last hidden states averaged over each text's tokens, of length
+1."""
 
 from collections.abc import Sequence
 from os.path import expanduser
@@ -26,7 +27,9 @@ class Embedder:
             network = AutoModel.from_pretrained(expanduser(model), dtype=torch.float32)
         except (OSError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise KkaError(f"embedder: wanted a text model by Hugging Face id or path, got '{model}' ({reason})") from None
+            raise KkaError(
+                f"embedder: wanted a text model by Hugging Face id or path, got '{model}' ({reason})"
+            ) from None
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")

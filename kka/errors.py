@@ -8,10 +8,15 @@ class KkaError(Exception):
 
 
 class Collapse(KkaError):
-    """What a run's own parameters have made is of no use: an adapter that fell apart, a lost loss, nothing to learn from. A study
-    gives such a trial up; any other mistake stops the study."""
+    """What a run's own parameters have made is of no use: an adapter that fell apart, a lost loss, nothing to learn
+    from. A study gives such a trial up; any other mistake stops the study."""
 
 
 def out_of_space(error: Exception) -> bool:
-    """Whether a write failed because the disk, a quota or a limit of file sizes is full; libraries in Rust only say so in words."""
-    return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} or "No space left on device" in str(error)
+    """Whether a write failed because the disk, a quota or a limit of file sizes is full; libraries in Rust only say so
+    in words."""
+    return getattr(error, "errno", None) in {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+    } or "No space left on device" in str(error)

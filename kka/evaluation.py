@@ -22,10 +22,10 @@ def evaluate(
     level: float,
     seed: int,
 ) -> dict[str, Any]:
-    """auroc with the ends of its bootstrap interval at `level` (left out where `bootstrap` is 0), average_precision, fpr95,
-    `threshold` from the calibration normals with the false_positive_rate it has in truth, and under `groups` the auroc of
-    each anomalous group against all normals. Where no anomalies are known, the threshold and false_positive_rate are all there
-    is to tell. Raises KkaError where normals are missing."""
+    """auroc with the ends of its bootstrap interval at `level` (left out where `bootstrap` is 0), average_precision,
+    fpr95, `threshold` from the calibration normals with the false_positive_rate it has in truth, and under `groups` the
+    auroc of each anomalous group against all normals. Where no anomalies are known, the threshold and
+    false_positive_rate are all there is to tell. Raises KkaError where normals are missing."""
     found: dict[str, Any] = {}
     if labels.any():
         found["auroc"] = metrics.auroc(scores, labels)
@@ -44,8 +44,9 @@ def evaluate(
 
 
 def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Any]:
-    """Figures of the validation split: `validation_auroc`, and the `hardest_group`, that with the lowest auroc, which is worth
-    following on the test split: chosen there, its figures would begin too low by construction. Nothing where no anomalies are known."""
+    """Figures of the validation split: `validation_auroc`, and the `hardest_group`, that with the lowest auroc, which
+    is worth following on the test split: chosen there, its figures would begin too low by construction. Nothing where
+    no anomalies are known."""
     if not labels.any():
         return {}
     found = by_group(scores, labels, groups)
@@ -53,8 +54,8 @@ def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Seq
 
 
 def over_fits(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of several fits as one: their means, and with two fits or more `auroc_std`, the standard deviation. What is
-    no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
+    """The figures of several fits as one: their means, and with two fits or more `auroc_std`, the standard deviation.
+    What is no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
     first = found[0]
     averaged: dict[str, Any] = {key: _averaged(key, [f[key] for f in found]) for key in first}
     if len(found) > 1 and "auroc" in first:
@@ -72,11 +73,15 @@ def by_group(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Seq
     """The auroc of each group's anomalies against all normals, by the group's name."""
     names = np.asarray(groups)
     normal = scores[labels == 0]
-    return {g: metrics.separation(normal, scores[(names == g) & (labels == 1)]) for g in sorted(set(names[labels == 1].tolist()))}
+    return {
+        g: metrics.separation(normal, scores[(names == g) & (labels == 1)])
+        for g in sorted(set(names[labels == 1].tolist()))
+    }
 
 
 def roc_points(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> list[dict[str, float]]:
-    """The corners of the ROC curve, from (0, 0) to (1, 1): rows of fpr, tpr for a plot; none where no anomalies are known."""
+    """The corners of the ROC curve, from (0, 0) to (1, 1): rows of fpr, tpr for a plot; none where no anomalies are
+    known."""
     if not labels.any():
         return []
     from sklearn.metrics import roc_curve
@@ -86,6 +91,7 @@ def roc_points(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> list[d
 
 
 def worst(scores: NDArray[np.float64], labels: NDArray[np.int64], most: int) -> list[int]:
-    """The rows of the `most` normals that score highest and of the `most` anomalies that score lowest, the worst first."""
+    """The rows of the `most` normals that score highest and of the `most` anomalies that score lowest, the worst
+    first."""
     order = np.argsort(scores, kind="stable")
     return [*order[labels[order] == 0][::-1][:most].tolist(), *order[labels[order] == 1][:most].tolist()]

@@ -1,8 +1,7 @@
 """A fitted detector as one ONNX file: pictures of any size in, scores out.
 
-What kka.images.prepare does, Pillow's resize to the last bit included, is a part of the graph, so that whoever has the file needs
-neither this project nor Pillow. Every file is compared with the detector before it is written.
-"""
+What kka.images.prepare does, Pillow's resize to the last bit included, is a part of the graph, so that whoever has the
+file needs neither this project nor Pillow. Every file is compared with the detector before it is written."""
 
 import json
 import logging
@@ -55,10 +54,11 @@ class Prepared(nn.Module):
         return made
 
     def _weights(self, whole: int, part: int) -> Tensor:
-        """What each of `whole` pixels is worth for each of the `side` that are made of the `part` in their middle: (side, whole).
+        """What each of `whole` pixels is worth for each of the `side` that are made of the `part` in their middle:
+        (side, whole).
 
-        Pillow's bicubic window, a = -0.5, stretched where it makes smaller; it reaches beyond the part, but not beyond the whole.
-        """
+        Pillow's bicubic window, a = -0.5, stretched where it makes smaller; it reaches beyond the part, but not beyond
+        the whole."""
         scale = torch.full((), part, dtype=torch.float64) / self.side
         centres = (whole - part) // 2 + (torch.arange(self.side, dtype=torch.float64) + 0.5) * scale
         x = ((torch.arange(whole, dtype=torch.float64) + 0.5 - centres[:, None]) / scale.clamp_min(1)).abs()
@@ -73,11 +73,14 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 def write(scorer: Scorer, calibration: Images, out: Path) -> float:
-    """Writes the ONNX file whole or not at all; returns by how much a score differs at most. `calibration` are the pictures
-    (n, side, side, 3) it is tried on. Raises KkaError where the detector cannot be exported or the file scores otherwise."""
+    """Writes the ONNX file whole or not at all; returns by how much a score differs at most. `calibration` are the
+    pictures (n, side, side, 3) it is tried on. Raises KkaError where the detector cannot be exported or the file scores
+    otherwise."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
-            raise KkaError(f"export wants the package '{package}', which is not installed. Say: pip install -e '.[onnx]'")
+            raise KkaError(
+                f"export wants the package '{package}', which is not installed. Say: pip install -e '.[onnx]'"
+            )
     content = _converted(scorer, calibration)
     worst = _compared(scorer, content, calibration[:_CHECKED])
     write_bytes(out, content)
@@ -85,8 +88,8 @@ def write(scorer: Scorer, calibration: Images, out: Path) -> float:
 
 
 def facts(scorer: Scorer) -> dict[str, str]:
-    """What the file says of itself: enough to tell an alarm from a score. A picture whose score lies above `threshold` has a p-value
-    of at most 0.05; with fewer than 19 calibration normals there is none."""
+    """What the file says of itself: enough to tell an alarm from a score. A picture whose score lies above `threshold`
+    has a p-value of at most 0.05; with fewer than 19 calibration normals there is none."""
     from kka import __version__
 
     scores, n = scorer.calibration, len(scorer.calibration)
@@ -112,11 +115,17 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
     graph = Prepared(make(), scorer.image_size, scorer.squeeze).eval()
     n, height, width = (torch.export.Dim(d) for d in ("n", "height", "width"))
     side = scorer.image_size
-    example = torch.from_numpy(calibration[:1]).new_zeros(2, 2 * side + 1, side + 3, 3)  # all sides different, so that none is fixed
+    example = torch.from_numpy(calibration[:1]).new_zeros(
+        2, 2 * side + 1, side + 3, 3
+    )  # all sides different, so that none is fixed
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(graph, (example,), dynamic_shapes=({0: n, 1: height, 2: width},), strict=False)
-            made: Any = torch.onnx.export(program, dynamo=True, input_names=["pictures"], output_names=["scores"], verbose=False)
+            program = torch.export.export(
+                graph, (example,), dynamic_shapes=({0: n, 1: height, 2: width},), strict=False
+            )
+            made: Any = torch.onnx.export(
+                program, dynamo=True, input_names=["pictures"], output_names=["scores"], verbose=False
+            )
             made.model.metadata_props.update(facts(scorer))
             content: bytes = made.model_proto.SerializeToString()
     except Exception as error:  # of torch, onnxscript, onnx or protobuf, each of its own kind
@@ -147,7 +156,8 @@ def _compared(scorer: Scorer, content: bytes, pictures: Images) -> float:
 
 
 def sizes(side: int) -> list[tuple[int, int]]:
-    """Heights and widths that the file is tried at: the detector's own, a pixel beside it, small, large, wide and tall."""
+    """Heights and widths that the file is tried at: the detector's own, a pixel beside it, small, large, wide and
+    tall."""
     return [
         (side, side),
         (side - 1, side + 1),

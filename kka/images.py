@@ -62,7 +62,9 @@ def read_shard(path: Path) -> Images:
         raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
     except (pa.ArrowInvalid, UnidentifiedImageError, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise KkaError(f"{path}: wanted a shard of pictures, got a broken file ({reason}). Delete it and {_AGAIN}") from None
+        raise KkaError(
+            f"{path}: wanted a shard of pictures, got a broken file ({reason}). Delete it and {_AGAIN}"
+        ) from None
 
 
 def write_images(folder: Path, images: Images) -> None:
@@ -77,7 +79,8 @@ def write_images(folder: Path, images: Images) -> None:
 
 
 def read_images(folder: Path) -> Images:
-    """All images of a folder in order. Raises KkaError where there are none, or a shard is missing, broken or of another size."""
+    """All images of a folder in order. Raises KkaError where there are none, or a shard is missing, broken or of
+    another size."""
     shards = _shards(folder)
     if not shards:
         raise KkaError(f"{folder} holds no shards of pictures. Run the stage that writes it, or `dvc repro`.")
@@ -99,13 +102,20 @@ def read_split(folder: Path) -> Split:
     rows = read_records(folder / _ROWS, _Row)
     images = read_images(folder)
     if len(images) != len(rows):
-        raise KkaError(f"{folder}: wanted a row for each picture, got {len(rows)} rows and {len(images)} pictures. Delete it and {_AGAIN}")
-    return Split(images, tuple(r.caption for r in rows), np.array([r.label for r in rows], dtype=np.int64), tuple(r.group for r in rows))
+        raise KkaError(
+            f"{folder}: wanted a row for each picture, got {len(rows)} rows and {len(images)} pictures. Delete it and {_AGAIN}"
+        )
+    return Split(
+        images,
+        tuple(r.caption for r in rows),
+        np.array([r.label for r in rows], dtype=np.int64),
+        tuple(r.group for r in rows),
+    )
 
 
 def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze: bool = False) -> Images:
-    """Pictures of any mode and size as RGB (n, size, size, 3): the square in their middle, or all of them squeezed into one; one
-    antialiased resize.
+    """Pictures of any mode and size as RGB (n, size, size, 3): the square in their middle, or all of them squeezed into
+    one; one antialiased resize.
 
     Arrays are uint8 or uint16, (h, w) or (h, w, 1 to 4). What is transparent becomes white. Raises KkaError for others.
     """
@@ -120,7 +130,8 @@ def decode(image: Image.Image, size: int, *, squeeze: bool = False) -> Images:
 
 
 def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
-    """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them, from blue over green and yellow to red."""
+    """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them, from blue over green and
+    yellow to red."""
     x = share.clip(0, 1)[..., None] * 4 - np.array([3, 2, 1])
     colours = (1.5 - np.abs(x)).clip(0, 1) * 255  # the common "jet"
     grey = images.mean(3, keepdims=True)
@@ -129,9 +140,15 @@ def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Images]], titles: Sequence[str], notes: Sequence[Sequence[str]], path: Path, *, scale: int = 4
+    rows: Sequence[Sequence[Images]],
+    titles: Sequence[str],
+    notes: Sequence[Sequence[str]],
+    path: Path,
+    *,
+    scale: int = 4,
 ) -> None:
-    """Writes a PNG of titled rows of pictures (h, w, 3), each `scale` times enlarged with its note beneath, broken into lines.
+    """Writes a PNG of titled rows of pictures (h, w, 3), each `scale` times enlarged with its note beneath, broken into
+    lines.
 
     All pictures have one size. The same pictures and words give the same bytes.
     """
@@ -151,7 +168,13 @@ def contact_sheet(
 
 
 def _draw_row(
-    sheet: Image.Image, top: int, row: Sequence[Images], title: str, text: Sequence[Sequence[str]], cell: int, scale: int
+    sheet: Image.Image,
+    top: int,
+    row: Sequence[Images],
+    title: str,
+    text: Sequence[Sequence[str]],
+    cell: int,
+    scale: int,
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, top), title, fill="black", font=ImageFont.load_default(15))
@@ -160,7 +183,11 @@ def _draw_row(
         enlarged = Image.fromarray(np.repeat(np.repeat(image, scale, axis=0), scale, axis=1))
         sheet.paste(enlarged, (left, top + _TITLE))
         draw.multiline_text(
-            (left, top + _TITLE + enlarged.height + 3), "\n".join(lines), fill="black", font=ImageFont.load_default(11), spacing=1
+            (left, top + _TITLE + enlarged.height + 3),
+            "\n".join(lines),
+            fill="black",
+            font=ImageFont.load_default(11),
+            spacing=1,
         )
 
 
@@ -189,7 +216,9 @@ def _png(image: Images) -> bytes:
 
 def _check(images: Images) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise KkaError(f"a shard wants uint8 pictures of shape (n, h, w, 3), got {images.dtype} of shape {images.shape}.")
+        raise KkaError(
+            f"a shard wants uint8 pictures of shape (n, h, w, 3), got {images.dtype} of shape {images.shape}."
+        )
 
 
 def _picture(image: Image.Image | NDArray[Any]) -> Image.Image:
@@ -201,7 +230,9 @@ def _picture(image: Image.Image | NDArray[Any]) -> Image.Image:
         image = (image >> 8).astype(np.uint8)
     drawn = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (2, 3, 4))
     if image.dtype != np.uint8 or not drawn or not image.size:
-        raise KkaError(f"prepare wants uint8 or uint16 arrays (h, w) or (h, w, 1 to 4), got {image.dtype} of shape {image.shape}.")
+        raise KkaError(
+            f"prepare wants uint8 or uint16 arrays (h, w) or (h, w, 1 to 4), got {image.dtype} of shape {image.shape}."
+        )
     return Image.fromarray(np.ascontiguousarray(image))
 
 

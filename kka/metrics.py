@@ -1,4 +1,5 @@
-"""Figures of a detector from its scores: higher score = more anomalous, label 1 = anomalous. All lie between 0 and 1."""
+"""Figures of a detector from its scores: higher score = more anomalous, label 1 = anomalous. All lie between 0 and
+1."""
 
 from collections.abc import Callable
 
@@ -44,7 +45,8 @@ def separation(low: ArrayLike, high: ArrayLike) -> float:
 def bootstrap_interval(
     metric: Metric, scores: ArrayLike, labels: ArrayLike, *, samples: int, level: float, seed: int
 ) -> tuple[float, float]:
-    """The middle `level` of the metric over `samples` resamples, normals and anomalies drawn apart so that both keep their number."""
+    """The middle `level` of the metric over `samples` resamples, normals and anomalies drawn apart so that both keep
+    their number."""
     checked, truth = _checked(scores, labels)
     normal, anomalous = _two(checked, truth)
     rng = np.random.default_rng(seed)
@@ -58,8 +60,8 @@ def bootstrap_interval(
 def difference_interval(
     metric: Metric, scores: ArrayLike, others: ArrayLike, labels: ArrayLike, *, samples: int, level: float, seed: int
 ) -> tuple[float, float]:
-    """The middle `level` of metric(scores) - metric(others) over resamples of the pictures, which both have scored (a paired
-    bootstrap): what the two have in common, such as a hard picture, cancels out."""
+    """The middle `level` of metric(scores) - metric(others) over resamples of the pictures, which both have scored (a
+    paired bootstrap): what the two have in common, such as a hard picture, cancels out."""
     (first, truth), (second, _) = _checked(scores, labels), _checked(others, labels)
     _two(first, truth)
     rng, kinds = np.random.default_rng(seed), [np.flatnonzero(truth == label) for label in (0, 1)]
@@ -78,11 +80,17 @@ def _above(normal: Floats, anomalous: Floats) -> float:
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if values.ndim != 1 or values.shape != truth.shape:
-        raise KkaError(f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and {truth.shape}.")
+        raise KkaError(
+            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and {truth.shape}."
+        )
     if not np.isfinite(values).all():
-        raise KkaError(f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the detector.")
+        raise KkaError(
+            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the detector."
+        )
     if not np.isin(truth, [0, 1]).all():
-        raise KkaError(f"a metric wants labels 0 (normal) and 1 (anomalous), got {sorted(set(truth.tolist()) - {0, 1})[:3]}.")
+        raise KkaError(
+            f"a metric wants labels 0 (normal) and 1 (anomalous), got {sorted(set(truth.tolist()) - {0, 1})[:3]}."
+        )
     return values, truth.astype(np.int64)
 
 
@@ -90,5 +98,7 @@ def _two(scores: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The scores of the normals, and of the anomalies."""
     normal, anomalous = scores[labels == 0], scores[labels == 1]
     if not len(normal) or not len(anomalous):
-        raise KkaError(f"a metric wants both normals and anomalies, got {len(normal)} normals and {len(anomalous)} anomalies.")
+        raise KkaError(
+            f"a metric wants both normals and anomalies, got {len(normal)} normals and {len(anomalous)} anomalies."
+        )
     return normal, anomalous

@@ -1,8 +1,7 @@
 """The frozen records that cross a stage boundary, written whole and read strictly.
 
-A file of records is JSON lines. It is written to a part file beside it and renamed, so that it is either there or not; a row
-that does not fit is an error with file, row and field.
-"""
+A file of records is JSON lines. It is written to a part file beside it and renamed, so that it is either there or not;
+a row that does not fit is an error with file, row and field."""
 
 import dataclasses
 import hashlib
@@ -26,8 +25,8 @@ Grade = Literal["hard", "between", "easy"]
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (n, h, w, 3), and for each: caption (of several each a line), label (0 normal, 1 anomalous), group (class, defect
-    or distance)."""
+    """Images uint8 (n, h, w, 3), and for each: caption (of several each a line), label (0 normal, 1 anomalous), group
+    (class, defect or distance)."""
 
     images: NDArray[np.uint8]
     captions: tuple[str, ...]
@@ -37,7 +36,9 @@ class Split:
     def __post_init__(self) -> None:
         lengths = {len(self.images), len(self.captions), len(self.labels), len(self.groups)}
         if len(lengths) > 1:
-            raise KkaError(f"a split wants as many captions, labels and groups as images, got lengths {sorted(lengths)}")
+            raise KkaError(
+                f"a split wants as many captions, labels and groups as images, got lengths {sorted(lengths)}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,12 +46,18 @@ class Split:
     def take(self, index: "NDArray[np.int64] | NDArray[np.bool_]") -> "Split":
         """The rows at `index`, in its order (or where it is true)."""
         rows = np.arange(len(self))[index]
-        return Split(self.images[rows], tuple(self.captions[i] for i in rows), self.labels[rows], tuple(self.groups[i] for i in rows))
+        return Split(
+            self.images[rows],
+            tuple(self.captions[i] for i in rows),
+            self.labels[rows],
+            tuple(self.groups[i] for i in rows),
+        )
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Train and calibration hold normals only; validation and test hold both, or normals where no anomalies are known."""
+    """Train and calibration hold normals only; validation and test hold both, or normals where no anomalies are
+    known."""
 
     train: Split
     calibration: Split
@@ -139,12 +146,16 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise KkaError(f"{path}: wanted one JSON value, got {error}. Delete the file and run the stage that writes it again.") from None
+        raise KkaError(
+            f"{path}: wanted one JSON value, got {error}. Delete the file and run the stage that writes it again."
+        ) from None
 
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
     """Dataclass records as JSON lines, in their order."""
-    write_text(path, "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records))
+    write_text(
+        path, "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records)
+    )
 
 
 def read_records(path: Path, kind: type[T]) -> list[T]:
@@ -168,7 +179,9 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
     except UnicodeDecodeError:
-        raise KkaError(f"{path}: wanted UTF-8 text, got other bytes. Delete it and run the stage that writes it again.") from None
+        raise KkaError(
+            f"{path}: wanted UTF-8 text, got other bytes. Delete it and run the stage that writes it again."
+        ) from None
 
 
 def sha256(image: NDArray[np.uint8]) -> str:

@@ -1,4 +1,5 @@
-"""The folder is the registry: a name in params.yaml is a file in a folder of kka, and the file holds one thing by a fixed name."""
+"""The folder is the registry: a name in params.yaml is a file in a folder of kka, and the file holds one thing by a
+fixed name."""
 
 import difflib
 import importlib
@@ -34,7 +35,9 @@ def find(package: str, name: str) -> ModuleType:
 
 def keywords(*functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> list[str]:
     """The parameters that the functions take by keyword, in their order; None takes none."""
-    found = dict.fromkeys(p.name for f in functions if f for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD)
+    found = dict.fromkeys(
+        p.name for f in functions if f for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD
+    )
     return [n for n in found if n not in set(without)]
 
 
@@ -44,7 +47,9 @@ def required(function: Callable[..., Any], without: Iterable[str] = ()) -> list[
     return [n for n in keywords(function, without=without) if parameters[n].default is inspect.Parameter.empty]
 
 
-def check_options(who: str, options: Mapping[str, Any], *functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> None:
+def check_options(
+    who: str, options: Mapping[str, Any], *functions: Callable[..., Any] | None, without: Iterable[str] = ()
+) -> None:
     """Raises KkaError for an option that none of the functions takes."""
     known = keywords(*functions, without=without)
     for key in options:

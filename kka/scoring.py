@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from kka import detectors
-from kka.config import Prepare
 from kka.errors import KkaError
 from kka.images import Images, decode, heat_map, read_split
+from kka.project.config import Prepare
 
 SUFFIXES = tuple(sorted(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN))
 T = TypeVar("T")
@@ -26,7 +26,8 @@ _WORKERS = 4  # threads at most; each holds a batch's activations in memory
 
 @dataclass(frozen=True)
 class Scored:
-    """What is said of one picture; `p_value` is the share of normals that look at least as anomalous, between 0 and 1."""
+    """What is said of one picture; `p_value` is the share of normals that look at least as anomalous, between 0 and
+    1."""
 
     path: Path
     score: float
@@ -56,13 +57,14 @@ class Scorer:
         return type(self.detector).__module__.rpartition(".")[2]
 
     def p_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """For each score the share of normals that score at least as high, the picture itself counted in (Vovk et al. 2005): of
-        normal pictures no more than the share a have a p-value of a or less."""
+        """For each score the share of normals that score at least as high, the picture itself counted in (Vovk et al.
+        2005): of normal pictures no more than the share a have a p-value of a or less."""
         n = len(self.calibration)
         return (n - np.searchsorted(self.calibration, scores, side="left") + 1) / (n + 1)
 
     def maps(self, images: Images) -> Images | None:
-        """Heat maps over the pictures; None where the detector has none. Red is what scores as high as any calibration normal."""
+        """Heat maps over the pictures; None where the detector has none. Red is what scores as high as any calibration
+        normal."""
         score_map = getattr(self.detector, "score_map", None)
         if score_map is None:
             return None
@@ -71,11 +73,14 @@ class Scorer:
         return heat_map(images, (found - low) / max(high - low, 1e-9))
 
     def score(self, paths: Sequence[Path], unreadable: list[str]) -> Iterator[Scored]:
-        """Scores pictures in their order, a few batches in memory at a time; those that cannot be read are added to `unreadable`."""
+        """Scores pictures in their order, a few batches in memory at a time; those that cannot be read are added to
+        `unreadable`."""
         from kka.backbones import is_factory
 
         batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-        alone = is_factory(getattr(self.detector, "backbone", ""))  # a module of the user's own may keep in itself what it computes
+        alone = is_factory(
+            getattr(self.detector, "backbone", "")
+        )  # a module of the user's own may keep in itself what it computes
         for found, errors in map(self._batch, batches) if alone else _ahead(self._batch, batches):
             unreadable += errors
             yield from found
@@ -102,8 +107,9 @@ class Scorer:
 
 
 def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Like `map`, a few items ahead, in threads that have an equal share of torch's own. So none waits for another: torch's threads
-    wait for each other in every layer, and all of them for a picture that is decoded, which costs most on a busy machine."""
+    """Like `map`, a few items ahead, in threads that have an equal share of torch's own. So none waits for another:
+    torch's threads wait for each other in every layer, and all of them for a picture that is decoded, which costs most
+    on a busy machine."""
     import torch
 
     before, rest = torch.get_num_threads(), iter(items)
@@ -120,11 +126,16 @@ def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 
 
 def pictures(places: Sequence[Path]) -> list[Path]:
-    """The files that are named, and all pictures in the folders that are. Raises KkaError for a place that is not there or empty."""
+    """The files that are named, and all pictures in the folders that are. Raises KkaError for a place that is not there
+    or empty."""
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+            inside = sorted(
+                p
+                for p in place.rglob("*")
+                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+            )
             if not inside:
                 raise KkaError(f"predict: the folder {place} holds no pictures.")
             found += inside

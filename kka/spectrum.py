@@ -1,23 +1,25 @@
 """Gives generated pictures the spectrum of real ones, so that sharpness and contrast are no cue to which are generated.
 
-A generator's decoder blurs, and its guidance exaggerates: its pictures hold too little of the fine frequencies and too much of
-the coarse ones. How much is seen on generated *normal* pictures beside real ones, where nothing else should differ. The
-same gains are then applied to every generated picture, which evens out the generator's manner and leaves what they show.
-Amplitudes are exchanged in the frequency domain as in Fourier domain adaptation (Yang & Soatto 2020), but on average over
-many pictures instead of picture by picture.
-"""
+A generator's decoder blurs, and its guidance exaggerates: its pictures hold too little of the fine frequencies and too
+much of the coarse ones. How much is seen on generated *normal* pictures beside real ones, where nothing else should
+differ. The same gains are then applied to every generated picture, which evens out the generator's manner and leaves
+what they show. Amplitudes are exchanged in the frequency domain as in Fourier domain adaptation (Yang & Soatto 2020),
+but on average over many pictures instead of picture by picture."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
 Gains = NDArray[np.float64]
-LARGEST = 3.0  # a gain is at most this and at least its inverse: what a generator does not draw at all is not made of noise
+LARGEST = (
+    3.0  # a gain is at most this and at least its inverse: what a generator does not draw at all is not made of noise
+)
 
 
 def spectral_gains(generated: Images, real: Images) -> Gains:
-    """Amplitude gains (frequencies of the height, of the width, 3) that give `generated` the mean power of `real`, ring by ring
-    around the zero frequency; uint8 pictures (n, h, w, 3) of one size, as many as there are. The mean colour keeps its gain of 1."""
+    """Amplitude gains (frequencies of the height, of the width, 3) that give `generated` the mean power of `real`, ring
+    by ring around the zero frequency; uint8 pictures (n, h, w, 3) of one size, as many as there are. The mean colour
+    keeps its gain of 1."""
     rings = _rings(*real.shape[1:3])
     wanted, found = _power(real, rings), _power(generated, rings)
     gains = np.sqrt(wanted / np.maximum(found, 1e-9)).clip(1 / LARGEST, LARGEST)[rings]

@@ -9,9 +9,15 @@ D = TypeVar("D", bound=Detector)
 
 
 def train(
-    detector: D, normals: Images, anomalies: Images | None = None, generated_normals: Images | None = None, *, log: Log = silent
+    detector: D,
+    normals: Images,
+    anomalies: Images | None = None,
+    generated_normals: Images | None = None,
+    *,
+    log: Log = silent,
 ) -> D:
-    """Fits on uint8 (n, h, w, 3). A round without anomalies, or without generated normals, may hand over empty arrays."""
+    """Fits on uint8 (n, h, w, 3). A round without anomalies, or without generated normals, may hand over empty
+    arrays."""
     return detector.fit(normals, _some(anomalies), generated_normals=_some(generated_normals), log=log)
 
 

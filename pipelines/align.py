@@ -1,12 +1,13 @@
-"""The language model learns from the verdicts which anomalies are wanted; an adapter that has fallen apart stops the round."""
+"""The language model learns from the verdicts which anomalies are wanted; an adapter that has fallen apart stops the
+round."""
 
 import shutil
 
 from kka.records import Anomaly, Description, read_records, write_json, write_records
-from pipelines._csv import DPO, write_csv
-from pipelines._preferences import learn, preferences
-from pipelines._stage import Run, stage
-from pipelines._texts import fit_guard, load_writer
+from pipelines.layout import DPO, write_csv
+from pipelines.preferences import learn, preferences
+from pipelines.stage import Run, stage
+from pipelines.texts import fit_guard, load_writer
 
 
 def main(run: Run) -> None:

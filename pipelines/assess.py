@@ -1,18 +1,21 @@
-"""The confusion evaluator: which new anomalies does the detector of the round before, which never saw them, take for normal?"""
+"""The confusion evaluator: which new anomalies does the detector of the round before, which never saw them, take for
+normal?"""
 
 from collections import Counter
 
 from kka.records import Anomaly, read_records, sha256, write_json, write_records
-from pipelines._pictures import new_pictures
-from pipelines._stage import Run, stage
-from pipelines._verdicts import check_contrast, judge
+from pipelines.generated import new_pictures
+from pipelines.stage import Run, stage
+from pipelines.verdicts import check_contrast, judge
 
 
 def main(run: Run) -> None:
     descriptions, images = new_pictures(run)
     now, zero = judge(run, run.previous, images), judge(run, "r0", images)
     pool = read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)
-    for row, (text, score, score_r0, grade) in enumerate(zip(descriptions, now.scores, zero.scores, now.grades, strict=True)):
+    for row, (text, score, score_r0, grade) in enumerate(
+        zip(descriptions, now.scores, zero.scores, now.grades, strict=True)
+    ):
         name = f"{run.round}-{text.id}"
         pool.append(Anomaly(name, run.round, row, text.text, float(score), float(score_r0), grade, sha256(images[row])))
     check_contrast(run, pool)

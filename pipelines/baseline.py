@@ -1,10 +1,11 @@
-"""Round zero: a detector that has seen normal images only, an adapter that has learnt nothing, an empty pool, no controls."""
+"""Round zero: a detector that has seen normal images only, an adapter that has learnt nothing, an empty pool, no
+controls."""
 
-from kka.descriptions import blank_adapter
+from kka.describing.writer import blank_adapter
 from kka.images import read_split
 from kka.records import write_json, write_records
-from pipelines._fits import fit
-from pipelines._stage import Run, stage
+from pipelines.fits import fit
+from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:

@@ -1,17 +1,20 @@
-"""The language model describes anomalies, with what the round before has taught it; the guard sorts out what cannot be one."""
+"""The language model describes anomalies, with what the round before has taught it; the guard sorts out what cannot be
+one."""
 
 from kka import registry
 from kka.errors import Collapse
 from kka.records import Anomaly, read_records, texts, write_json, write_records
-from pipelines._stage import Run, stage
-from pipelines._texts import ask, figures, fit_guard, load_describer
+from pipelines.stage import Run, stage
+from pipelines.texts import ask, figures, fit_guard, load_describer
 
 
 def main(run: Run) -> None:
     section = run.config.describe
     earlier = [a.text for a in read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)]
     writer = load_describer(run)
-    found = ask(run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier)
+    found = ask(
+        run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier
+    )
     kept = texts(found, "kept")
     if not kept:
         raise Collapse(
@@ -19,7 +22,10 @@ def main(run: Run) -> None:
             f" ({_counts(figures(found))}). Raise describe.attempts, or loosen describe.guard."
         )
     write_records(run.path("data", run.round, "descriptions.jsonl"), found)
-    write_json(run.path("metrics", run.round, "describe.json"), figures(found) | _mean_distance(run.config.prepare.dataset, kept))
+    write_json(
+        run.path("metrics", run.round, "describe.json"),
+        figures(found) | _mean_distance(run.config.prepare.dataset, kept),
+    )
     ended = "enough" if len(kept) == section.count else "describe.attempts are spent"
     print(f"describe {run.round}: {_counts(figures(found))}: {ended}")
 
@@ -32,7 +38,9 @@ def _mean_distance(dataset: str, kept: list[str]) -> dict[str, float]:
 
 
 def _counts(numbers: dict[str, float]) -> str:
-    return ", ".join(f"{numbers[name]:.0f} {name}" for name in ("attempts", "kept", "normal", "unreadable", "duplicate"))
+    return ", ".join(
+        f"{numbers[name]:.0f} {name}" for name in ("attempts", "kept", "normal", "unreadable", "duplicate")
+    )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import numpy as np
 from kka.confusion import hard_proportion, mixture
 from kka.images import read_split
 from kka.records import Anomaly, read_records, write_json
-from pipelines._fits import fit
-from pipelines._pictures import pictures, training_controls
-from pipelines._stage import Run, stage
+from pipelines.fits import fit
+from pipelines.generated import pictures, training_controls
+from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:

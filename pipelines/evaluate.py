@@ -1,4 +1,5 @@
-"""The fits of a round's detector on the test split, which nothing else reads, and on the validation split, to choose parameters by."""
+"""The fits of a round's detector on the test split, which nothing else reads, and on the validation split, to choose
+parameters by."""
 
 from typing import Any
 
@@ -7,9 +8,9 @@ from kka.detectors import Detector, Images
 from kka.images import read_split
 from kka.metrics import separation
 from kka.records import Split, write_json
-from pipelines._pictures import measuring_controls
-from pipelines._scored import write_scored
-from pipelines._stage import Run, stage
+from pipelines.generated import measuring_controls
+from pipelines.scored import write_scored
+from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
@@ -21,11 +22,23 @@ def main(run: Run) -> None:
 
 
 def _figures(
-    run: Run, detector: Detector, place: int, controls: Images | None, test: Split, calibration: Split, validation: Split
+    run: Run,
+    detector: Detector,
+    place: int,
+    controls: Images | None,
+    test: Split,
+    calibration: Split,
+    validation: Split,
 ) -> dict[str, Any]:
     section, scores, boundary = run.config.evaluate, detector.score(test.images), detector.score(calibration.images)
     figures = evaluation.evaluate(
-        scores, test.labels, test.groups, boundary, bootstrap=section.bootstrap, level=section.interval, seed=run.seed("evaluate")
+        scores,
+        test.labels,
+        test.groups,
+        boundary,
+        bootstrap=section.bootstrap,
+        level=section.interval,
+        seed=run.seed("evaluate"),
     )
     figures |= evaluation.validate(detector.score(validation.images), validation.labels, validation.groups)
     if controls is not None:

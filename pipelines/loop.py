@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from kka.config import Config
 from kka.log import Log, silent
+from kka.project.config import Config
 from kka.records import read_json, write_json
-from pipelines._stage import Run, make_run
+from pipelines.stage import Run, make_run
 
 GRAPH = Path(__file__).parent.parent / "dvc.yaml"
 ROUND = ("describe", "synthesize", "assess", "detect", "evaluate", "align")
@@ -28,9 +28,8 @@ ROUND = ("describe", "synthesize", "assess", "detect", "evaluate", "align")
 def run_loop(config: Config, root: Path, log: Log = silent, *, report: bool = True) -> None:
     """Runs every stage in order for every round up to `config.last`; without `report` up to the last evaluation.
 
-    A stage that was completed in `root` with the same parameters and the same data is not done again; changed code is not
-    noticed: take a fresh folder. Raises what the stages raise.
-    """
+    A stage that was completed in `root` with the same parameters and the same data is not done again; changed code is
+    not noticed: take a fresh folder. Raises what the stages raise."""
     order = [("prepare", "r0"), ("baseline", "r0"), ("evaluate", "r0")]
     order += [(stage, name) for name in config.lineage(config.last) for stage in ROUND]
     for stage, name in [*order, ("report", config.last)] if report else order[:-1]:
@@ -40,9 +39,8 @@ def run_loop(config: Config, root: Path, log: Log = silent, *, report: bool = Tr
 def step(stage: str, run: Run, store: Path | None = None) -> None:
     """Runs one stage, unless it was completed in `run.root` with the same parameters and the same data.
 
-    `store` is a folder that several roots share: what any of them has completed is linked from there, and what is new goes in.
-    Of two processes that want the same the second waits for the first. Raises what the stage raises.
-    """
+    `store` is a folder that several roots share: what any of them has completed is linked from there, and what is new
+    goes in. Of two processes that want the same the second waits for the first. Raises what the stage raises."""
     key, mark = _key(stage, run), run.path(".done", f"{stage}@{run.round}.json")
     if mark.exists() and read_json(mark) == key:
         return

@@ -2,7 +2,7 @@
 
 from kka import datasets
 from kka.images import write_split
-from pipelines._stage import Run, stage
+from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:

@@ -2,10 +2,10 @@
 
     kka register [RUN] [--force] [--name NAME]
 
-RUN is the id of a round's run, or what `kka track show` takes; by default the last round of params.yaml. The new version gets the
-alias `candidate`. The alias `champion` moves to it if there is none yet, or if its AUROC is higher by more than the interval of the
-difference leaves open, on the same test split; `--force` moves it anyway. Its description says how the two compare.
-"""
+RUN is the id of a round's run, or what `kka track show` takes; by default the last round of params.yaml. The new
+version gets the alias `candidate`. The alias `champion` moves to it if there is none yet, or if its AUROC is higher by
+more than the interval of the difference leaves open, on the same test split; `--force` moves it anyway. Its description
+says how the two compare."""
 
 import argparse
 import re
@@ -17,13 +17,13 @@ import numpy as np
 from filelock import FileLock
 
 from kka import metrics
-from kka.config import read_config
 from kka.errors import KkaError
-from pipelines._csv import read_csv
-from pipelines._database import command
-from pipelines._provenance import find_run
-from pipelines._spool import home
-from pipelines._tracker import Tracker
+from kka.project.config import read_config
+from pipelines.layout import read_csv
+from pipelines.tracking.database import command
+from pipelines.tracking.live import home
+from pipelines.tracking.provenance import find_run
+from pipelines.tracking.runs import Tracker
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 MODEL = "kka.model"  # the tag of a version that names its model, which databases do not keep
@@ -63,7 +63,13 @@ def register(folder: Path, wanted: str, name: str | None, force: bool) -> str:
         client.set_registered_model_alias(name, CANDIDATE, version.version)
         if better or force:
             client.set_registered_model_alias(name, CHAMPION, version.version)
-    moved = "champion" if better else "champion, as --force says" if force else f"candidate; version {champion.version} stays champion"
+    moved = (
+        "champion"
+        if better
+        else "champion, as --force says"
+        if force
+        else f"candidate; version {champion.version} stays champion"
+    )
     return f"{name} version {version.version} is the {moved}. {said}"
 
 
@@ -71,7 +77,9 @@ def _model_of(client: Any, run: Any) -> Any:
     """The model of a round's run. Raises KkaError where there is none."""
     tags, number = run.data.tags, run.info.run_id
     if "kka.round" not in tags:
-        raise KkaError(f"register wants a round's run, got {run.info.run_name} ({number}). `kka track show {number}` names its rounds.")
+        raise KkaError(
+            f"register wants a round's run, got {run.info.run_name} ({number}). `kka track show {number}` names its rounds."
+        )
     digests = {key: tags.get(key) for key in ("dvc.detector", "dvc.test")}
     models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{number}'", max_results=1000)
     ready = [m for m in models if m.status.value == "READY" and digests.items() <= m.tags.items()]
@@ -89,7 +97,9 @@ def tested(client: Any, model: Any) -> Tested:
     place = f"{model.artifact_location}/artifacts/scores.csv"
     path = mlflow.artifacts.download_artifacts(place, tracking_uri=client.tracking_uri)
     rows = [row for row in read_csv(Path(path)) if row["split"] == "test"]
-    return Tested(model.model_id, model.tags["dvc.test"], [float(r["score"]) for r in rows], [int(r["label"]) for r in rows])
+    return Tested(
+        model.model_id, model.tags["dvc.test"], [float(r["score"]) for r in rows], [int(r["label"]) for r in rows]
+    )
 
 
 def _version(client: Any, name: str, new: Tested, run: str) -> Any:
@@ -102,7 +112,9 @@ def _version(client: Any, name: str, new: Tested, run: str) -> Any:
         client.create_registered_model(name, description="Detectors of rounds of kka; `champion` is the one to serve.")
     known = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(MODEL) == new.model]
     return (
-        known[0] if known else client.create_model_version(name, f"models:/{new.model}", run, tags={MODEL: new.model}, model_id=new.model)
+        known[0]
+        if known
+        else client.create_model_version(name, f"models:/{new.model}", run, tags={MODEL: new.model}, model_id=new.model)
     )
 
 
@@ -120,18 +132,30 @@ def _compare(client: Any, new: Tested, champion: Any) -> tuple[bool, str]:
     from mlflow.exceptions import MlflowException
 
     known = bool(np.any(new.labels))
-    own = f"AUROC {new.auroc:.4f} by this one fit on {len(new.labels)} test pictures" if known else "The test split holds no anomalies"
+    own = (
+        f"AUROC {new.auroc:.4f} by this one fit on {len(new.labels)} test pictures"
+        if known
+        else "The test split holds no anomalies"
+    )
     if champion is None:
         return True, f"{own}. There was no champion."
     try:
         old = tested(client, client.get_logged_model(champion.tags[MODEL]))
     except (MlflowException, OSError, KeyError) as error:
-        return False, f"{own}. Version {champion.version} does not say how it was tested ({' '.join(str(error).split())[:80]})."
+        return (
+            False,
+            f"{own}. Version {champion.version} does not say how it was tested ({' '.join(str(error).split())[:80]}).",
+        )
     if old.digest != new.digest:
-        return False, f"{own}. Version {champion.version} was tested on another split, so nobody can tell which is better."
+        return (
+            False,
+            f"{own}. Version {champion.version} was tested on another split, so nobody can tell which is better.",
+        )
     if not known:
         return False, f"{own}, so nobody can tell whether it is better than version {champion.version}."
-    low, high = metrics.difference_interval(metrics.auroc, new.scores, old.scores, new.labels, samples=SAMPLES, level=LEVEL, seed=0)
+    low, high = metrics.difference_interval(
+        metrics.auroc, new.scores, old.scores, new.labels, samples=SAMPLES, level=LEVEL, seed=0
+    )
     verdict = "better for sure" if low > 0 else "worse for sure" if high < 0 else "no better for sure"
     return low > 0, (
         f"{own}, version {champion.version}: {old.auroc:.4f}. Difference {new.auroc - old.auroc:+.4f}"
@@ -141,8 +165,12 @@ def _compare(client: Any, new: Tested, champion: Any) -> tuple[bool, str]:
 
 def main(words: list[str]) -> None:
     """See the module's head."""
-    parser = argparse.ArgumentParser(prog="kka register", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", help="the id of a round's run, a path in dvc.lock, or an MD5; default: the last round")
+    parser = argparse.ArgumentParser(
+        prog="kka register", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", nargs="?", help="the id of a round's run, a path in dvc.lock, or an MD5; default: the last round"
+    )
     parser.add_argument("--name", help="of the registered model; default: kka-DATASET")
     parser.add_argument("--force", action="store_true", help="make it the champion whatever the comparison says")
     given = parser.parse_args(words)

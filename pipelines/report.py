@@ -1,14 +1,15 @@
-"""The comparison of rounds: a page, the same as Markdown, a table, curves, and for each round a grid of its pictures."""
+"""The comparison of rounds: a page, the same as Markdown, a table, curves, and for each round a grid of its
+pictures."""
 
 from kka import detectors
+from kka.charts import standalone
 from kka.records import Anomaly, read_records, write_json, write_text
-from pipelines._charts import standalone
-from pipelines._csv import write_csv
-from pipelines._markdown import as_markdown
-from pipelines._page import page, round_charts
-from pipelines._sheets import rows_of, write_sheet
-from pipelines._stage import Run, stage
-from pipelines._tables import curves, figures_of, markdown, rounds_table, summary, warning
+from pipelines.layout import write_csv
+from pipelines.reporting.markdown import as_markdown
+from pipelines.reporting.page import page, round_charts
+from pipelines.reporting.pictures import rows_of, write_sheet
+from pipelines.reporting.tables import curves, figures_of, markdown, rounds_table, summary, warning
+from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:

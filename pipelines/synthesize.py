@@ -5,8 +5,8 @@ import numpy as np
 from kka import synthesizers
 from kka.images import read_split
 from kka.records import Anomaly, Description, read_records, texts, write_json
-from pipelines._matching import match_spectrum, refuse_photographs
-from pipelines._stage import Run, stage
+from pipelines.matching import match_spectrum, refuse_photographs
+from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
@@ -25,7 +25,9 @@ def main(run: Run) -> None:
     for name, lines in wanted.items():
         seeds = [run.seed("synthesize", name, i) for i in range(len(lines))]
         folder = run.path("data", run.round, name)
-        synthesizers.synthesize_shards(synthesizer, lines, seeds, folder, prepare.image_size, section.micro_batch, earlier=earlier)
+        synthesizers.synthesize_shards(
+            synthesizer, lines, seeds, folder, prepare.image_size, section.micro_batch, earlier=earlier
+        )
         write_json(folder / "captions.json", lines)
     if section.match_spectrum:
         match_spectrum(run, normal.images)

@@ -8,10 +8,9 @@
 
 RUN is the id of a run, a path in dvc.lock (data/r3/detector), or an MD5 of DVC.
 
-A lineage is all of params.yaml but `rounds`, `last` and `tune`. Runs are found by their tags and a figure that is there already is not
-logged again, so live logging and reconciliation may follow each other in any order. Results that DVC restored from its run
-cache, whose stages never ran here, appear as well, and nothing appears twice.
-"""
+A lineage is all of params.yaml but `rounds`, `last` and `tune`. Runs are found by their tags and a figure that is there
+already is not logged again, so live logging and reconciliation may follow each other in any order. Results that DVC
+restored from its run cache, whose stages never ran here, appear as well, and nothing appears twice."""
 
 import hashlib
 import os
@@ -20,15 +19,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from kka.config import read_config
 from kka.errors import KkaError
+from kka.project.config import read_config
 from kka.records import read_json, write_json
-from pipelines._lock import lock_file
-from pipelines._spool import home
+from pipelines.tracking.dvc_lock import lock_file
+from pipelines.tracking.live import home
 
 
 def update(root: Path, folder: Path, *, reported: bool = False) -> None:
-    """Brings MLflow up to date; in a moment, where nothing has happened since the last time. `reported`: called by the report's stage."""
+    """Brings MLflow up to date; in a moment, where nothing has happened since the last time. `reported`: called by the
+    report's stage."""
     read_config(root / "params.yaml")
     state, spool = folder / "reconciled.json", folder / "spool"
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -45,8 +45,8 @@ def update(root: Path, folder: Path, *, reported: bool = False) -> None:
     there = not server and (folder / "mlflow.db").exists()  # what a server has forgotten only a look can tell
     if there and not reported and not any(spool.glob("*.jsonl")) and state.exists() and read_json(state) == key:
         return
-    from pipelines._reconcile import reconcile
-    from pipelines._watch import Reader
+    from pipelines.tracking.reconcile import reconcile
+    from pipelines.tracking.watch import Reader
 
     Reader(folder, monitors=False).drain()
     with FileLock(folder / "spool.lock"):  # not while a watcher looks for what is missing
@@ -63,29 +63,29 @@ def main(words: list[str]) -> None:
             lost = "MLFLOW_TRACKING_URI" not in os.environ and not (home() / "mlflow.db").exists()
             update(Path(), home())
             if lost:
-                from pipelines._history import replay
+                from pipelines.tracking.history import replay
 
                 replay(home())
         case ["all"]:
-            from pipelines._history import replay
+            from pipelines.tracking.history import replay
 
             print(f"MLflow holds the results of all commits and experiments that DVC's cache has: {replay(home())}")
         case ["watch", folder]:  # started by the stages themselves
-            from pipelines._watch import watch
+            from pipelines.tracking.watch import watch
 
             watch(Path(folder))
         case ["reported"]:  # by the report's stage
             update(Path(), home(), reported=True)
         case ["show", run]:
-            from pipelines._provenance import describe
+            from pipelines.tracking.provenance import describe
 
             print(describe(home(), run))
         case ["params", run]:
-            from pipelines._provenance import parameters
+            from pipelines.tracking.provenance import parameters
 
             print(parameters(home(), run), end="")
         case ["relocate"]:
-            from pipelines._database import connect
+            from pipelines.tracking.database import connect
 
             client, experiment = connect(home())
             print(f"MLflow's artifacts are at {client.get_experiment(experiment).artifact_location}")
@@ -96,6 +96,6 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from pipelines._database import command
+    from pipelines.tracking.database import command
 
     command(main)

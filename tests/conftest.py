@@ -24,9 +24,13 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_parquet(path: Path, pixels: Sequence[np.ndarray], labels: Sequence[int]) -> None:
-    pictures = pa.array([{"bytes": png(p), "path": None} for p in pixels], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pictures = pa.array(
+        [{"bytes": png(p), "path": None} for p in pixels], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"img": pictures, "fine_label": pa.array(labels), "coarse_label": pa.array([0] * len(labels))}), path)
+    pq.write_table(
+        pa.table({"img": pictures, "fine_label": pa.array(labels), "coarse_label": pa.array([0] * len(labels))}), path
+    )
 
 
 def photographs(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -36,8 +40,9 @@ def photographs(n: int, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def cifar100_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs a class in each file, ten of the normal ones to train with; the last three training rows stand elsewhere too:
-    row 0 of the training file again, row 0 of the test file, and row 1 of the training file under another label."""
+    """Two photographs a class in each file, ten of the normal ones to train with; the last three training rows stand
+    elsewhere too: row 0 of the training file again, row 0 of the test file, and row 1 of the training file under
+    another label."""
     folder, rng = tmp_path_factory.mktemp("cifar100"), np.random.default_rng(0)
     labels = [c for c in range(100) for _ in range(10 if c in (5, 20, 25, 84, 94) else 2)]
     pixels, tested = photographs(len(labels), rng), photographs(200, rng)
@@ -51,7 +56,9 @@ def cifar100_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cifar100_data() -> Path:
     folder = Path(os.environ.get("KKA_DATA", ROOT.parent / "shared" / "data")) / "cifar100"
     if not folder.is_dir():
-        pytest.skip(f"the real photographs are not here: {folder} is no folder; KKA_DATA may name the folder that holds cifar100")
+        pytest.skip(
+            f"the real photographs are not here: {folder} is no folder; KKA_DATA may name the folder that holds cifar100"
+        )
     return folder
 
 

@@ -1,4 +1,5 @@
-"""Small models of the real architectures with random weights, saved as the hub has them: what a user's own path leads to."""
+"""Small models of the real architectures with random weights, saved as the hub has them: what a user's own path leads
+to."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -90,7 +91,10 @@ def language_model(folder: Path, kind: str, captions: Sequence[str], *, chat: bo
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|pad|>", "<|user|>", "<|assistant|>", "<think>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
@@ -98,20 +102,39 @@ def language_model(folder: Path, kind: str, captions: Sequence[str], *, chat: bo
         fast.chat_template = CHAT
     fast.save_pretrained(folder)
     config, model = LANGUAGE_MODELS[kind]
-    made = model(config(**SMALL, vocab_size=len(fast), eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id, bos_token_id=None))
+    made = model(
+        config(
+            **SMALL,
+            vocab_size=len(fast),
+            eos_token_id=fast.eos_token_id,
+            pad_token_id=fast.pad_token_id,
+            bos_token_id=None,
+        )
+    )
     made.save_pretrained(folder)
     return str(folder)
 
 
 def _autoencoder(**more: Any) -> AutoencoderKL:
     kinds = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-    return AutoencoderKL(**kinds, block_out_channels=[8, 8], latent_channels=4, norm_num_groups=4, sample_size=32, **more)
+    return AutoencoderKL(
+        **kinds, block_out_channels=[8, 8], latent_channels=4, norm_num_groups=4, sample_size=32, **more
+    )
 
 
 def _unet(**more: Any) -> UNet2DConditionModel:
-    kinds = {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
+    kinds = {
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    }
     return UNet2DConditionModel(
-        **kinds, block_out_channels=[8, 16], layers_per_block=1, sample_size=16, norm_num_groups=4, attention_head_dim=4, **more
+        **kinds,
+        block_out_channels=[8, 16],
+        layers_per_block=1,
+        sample_size=16,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        **more,
     )
 
 
@@ -127,7 +150,13 @@ def _clip(kind: Any) -> Any:
 
 
 def _t5(width: int = 16) -> dict[str, Any]:
-    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz,.")]
+    words = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz,."),
+    ]
     tokenizer = T5Tokenizer(vocab=words, extra_ids=0, model_max_length=24)
     config = T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     return {"tokenizer": tokenizer, "text_encoder": T5EncoderModel(config)}
@@ -145,7 +174,11 @@ def stable_diffusion(folder: Path) -> str:
 
 def stable_diffusion_xl(folder: Path) -> str:
     torch.manual_seed(0)
-    time = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 16}
+    time = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 16,
+    }
     words = CLIPTokenizer.from_pretrained(WORDS)
     StableDiffusionXLPipeline(
         vae=_autoencoder(), text_encoder=_clip(CLIPTextModel), text_encoder_2=_clip(CLIPTextModelWithProjection), tokenizer=words,
@@ -161,7 +194,9 @@ def pixart(folder: Path) -> str:
         in_channels=4, cross_attention_dim=16, out_channels=8, norm_type="ada_norm_single", norm_elementwise_affine=False,
         use_additional_conditions=False,
     )  # fmt: skip
-    PixArtAlphaPipeline(vae=_autoencoder(), transformer=network, scheduler=DPMSolverMultistepScheduler(), **_t5()).save_pretrained(folder)
+    PixArtAlphaPipeline(
+        vae=_autoencoder(), transformer=network, scheduler=DPMSolverMultistepScheduler(), **_t5()
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -171,7 +206,9 @@ def cogview3(folder: Path) -> str:
         patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, out_channels=4, text_embed_dim=16,
         time_embed_dim=8, condition_dim=4, pos_embed_max_size=16, sample_size=16,
     )  # fmt: skip
-    CogView3PlusPipeline(vae=_autoencoder(), transformer=network, scheduler=CogVideoXDDIMScheduler(), **_t5()).save_pretrained(folder)
+    CogView3PlusPipeline(
+        vae=_autoencoder(), transformer=network, scheduler=CogVideoXDDIMScheduler(), **_t5()
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -216,10 +253,24 @@ def blip(folder: Path) -> str:
     """A captioning model that is not asked anything."""
     torch.manual_seed(0)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *(f"word{i}" for i in range(40))]
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16}
-    text = size | {"vocab_size": len(words), "encoder_hidden_size": 16, "max_position_embeddings": 64, "bos_token_id": 5, "sep_token_id": 3}
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": 16,
+    }
+    text = size | {
+        "vocab_size": len(words),
+        "encoder_hidden_size": 16,
+        "max_position_embeddings": 64,
+        "bos_token_id": 5,
+        "sep_token_id": 3,
+    }
     vision = size | {"image_size": 32, "patch_size": 16}
-    BlipForConditionalGeneration(BlipConfig(text_config=text | {"pad_token_id": 0}, vision_config=vision)).save_pretrained(folder)
+    BlipForConditionalGeneration(
+        BlipConfig(text_config=text | {"pad_token_id": 0}, vision_config=vision)
+    ).save_pretrained(folder)
     tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
     BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
     return str(folder)
@@ -232,11 +283,19 @@ def llava(folder: Path) -> str:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "language")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16, projection_dim=16
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+        projection_dim=16,
     )
     text = LlamaConfig(**SMALL, vocab_size=len(tokenizer))
     image = tokenizer.convert_tokens_to_ids("<image>")
-    LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=image)).save_pretrained(folder)
+    LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_id=image)
+    ).save_pretrained(folder)
     chat = (
         "{% for m in messages %}<|{{ m['role'] }}|>{% for c in m['content'] %}"
         "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}<|assistant|>"
@@ -253,11 +312,23 @@ def backbone(folder: Path, kind: str) -> str:
     torch.manual_seed(0)
     if kind == "dinov2":
         config = Dinov2Config(
-            hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=28, patch_size=14
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=28,
+            patch_size=14,
         )
         Dinov2Model(config).save_pretrained(folder)
     else:
-        ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 12, 12], depths=[1] * 4, layer_type="basic")).save_pretrained(folder)
-    about = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 28, "width": 28}, "do_resize": kind == "dinov2"}
+        ResNetModel(
+            ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 12, 12], depths=[1] * 4, layer_type="basic")
+        ).save_pretrained(folder)
+    about = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+        "size": {"height": 28, "width": 28},
+        "do_resize": kind == "dinov2",
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(about))
     return str(folder)

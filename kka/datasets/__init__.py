@@ -1,14 +1,14 @@
 """The data sets, one file each: `load(seed, image_size, **options) -> Splits`.
 
-A file may also hold `archive(image_size, **options) -> Split`, captioned photographs for the `bank` synthesizer. It takes the
-options of `load` that matter to it, and some of its own; both are given all of the section, and take what they know.
-"""
+A file may also hold `archive(image_size, **options) -> Split`, captioned photographs for the `bank` synthesizer. It
+takes the options of `load` that matter to it, and some of its own; both are given all of the section, and take what
+they know."""
 
 from typing import Any
 
 from kka import registry
-from kka.config import Prepare
 from kka.errors import KkaError
+from kka.project.config import Prepare
 from kka.records import Split, Splits, seed_of
 
 _GIVEN = ("seed", "image_size")  # from elsewhere in params.yaml
@@ -25,14 +25,16 @@ def splits_of(wanted: Prepare, seed: int) -> Splits:
 
 
 def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
-    """The splits of a data set. Raises KkaError for an unknown name, an unknown or missing option, data that are not there, and
-    a split that lacks what it is for."""
+    """The splits of a data set. Raises KkaError for an unknown name, an unknown or missing option, data that are not
+    there, and a split that lacks what it is for."""
     module = registry.find(__name__, name)
     _check(name, options)
     known = registry.keywords(module.load, without=_GIVEN)
     for option in registry.required(module.load, without=_GIVEN):
         if option not in options:
-            raise KkaError(f"the data set '{name}' wants the option '{option}', got none. Set prepare.options.{option}.")
+            raise KkaError(
+                f"the data set '{name}' wants the option '{option}', got none. Set prepare.options.{option}."
+            )
     splits: Splits = module.load(seed, image_size, **{k: v for k, v in options.items() if k in known})
     for part in ("train", "calibration", "validation", "test"):
         _complete(name, part, getattr(splits, part))
@@ -42,23 +44,31 @@ def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
 def _complete(name: str, part: str, split: Split) -> None:
     anomalies = int((split.labels == 1).sum())
     normals = len(split) - anomalies
-    both = part in ("validation", "test")  # a few dozen real anomalies tell how good a detector is, but not everybody has them
+    both = part in (
+        "validation",
+        "test",
+    )  # a few dozen real anomalies tell how good a detector is, but not everybody has them
     if not normals or (anomalies and not both):
         wanted = "normals" if both else "normals only"
-        raise KkaError(f"the data set '{name}': {part} wants {wanted}, got {normals} normals and {anomalies} anomalies.")
+        raise KkaError(
+            f"the data set '{name}': {part} wants {wanted}, got {normals} normals and {anomalies} anomalies."
+        )
 
 
 def hub_has(name: str) -> bool:
     """Whether the source of a data set may be an id of the Hugging Face hub."""
-    return hasattr(registry.find(__name__, name), "_hub")
+    return hasattr(registry.find(__name__, name), "hub")
 
 
 def archive(name: str, image_size: int, **options: Any) -> Split:
-    """The captioned archive of a data set, all of it anomalous, none of it in the test split. Raises KkaError where there is none."""
+    """The captioned archive of a data set, all of it anomalous, none of it in the test split. Raises KkaError where
+    there is none."""
     module = registry.find(__name__, name)
     if not has_archive(name):
         holders = ", ".join(n for n in names() if has_archive(n))
-        raise KkaError(f"the data set '{name}' holds no archive. Take one that does ({holders}), or another synthesizer than bank.")
+        raise KkaError(
+            f"the data set '{name}' holds no archive. Take one that does ({holders}), or another synthesizer than bank."
+        )
     _check(name, options)
     mine = registry.keywords(module.archive, without=_GIVEN)
     pictures: Split = module.archive(image_size, **{k: v for k, v in options.items() if k in mine})

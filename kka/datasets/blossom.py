@@ -1,8 +1,8 @@
 """Blossom: drawn flowers with Oxford-102-like captions, one species normal, anomalies at a known distance.
 
-A flower is a row of six indices, one per attribute (`ATTRIBUTES`). The first four define the species; size and background
-do not. The *distance* of a flower is how many of the defining four differ from the normal species, so 0 is normal and 4 is
-far out. Every picture has jitter in position, radius, angle, colours and background: no two are alike.
+A flower is a row of six indices, one per attribute (`ATTRIBUTES`). The first four define the species; size and
+background do not. The *distance* of a flower is how many of the defining four differ from the normal species, so 0 is
+normal and 4 is far out. Every picture has jitter in position, radius, angle, colours and background: no two are alike.
 """
 
 import re
@@ -35,7 +35,10 @@ TEMPLATES = (
     "before {background}, a {centre} centre ringed by {count} {shape} {colour} petals, a {size} flower",
 )
 # A sentence begins in lower case and ends without a full stop, as in Oxford-102's captions.
-PATTERNS = tuple(re.compile(re.sub(r"\\{(\w+)\\}", lambda m: f"(?P<{m[1]}>{'|'.join(ATTRIBUTES[m[1]])})", re.escape(t))) for t in TEMPLATES)
+PATTERNS = tuple(
+    re.compile(re.sub(r"\\{(\w+)\\}", lambda m: f"(?P<{m[1]}>{'|'.join(ATTRIBUTES[m[1]])})", re.escape(t)))
+    for t in TEMPLATES
+)
 
 _PETALS = np.array(
     [
@@ -50,14 +53,16 @@ _PETALS = np.array(
     dtype=np.float32,
 )
 _CENTRES = np.array([[0.42, 0.24, 0.10], [0.35, 0.62, 0.18], [0.08, 0.07, 0.09], [0.98, 0.92, 0.70]], dtype=np.float32)
-_BACKGROUNDS = np.array([[0.16, 0.40, 0.17], [0.66, 0.80, 0.92], [0.27, 0.19, 0.14], [0.52, 0.53, 0.54]], dtype=np.float32)
+_BACKGROUNDS = np.array(
+    [[0.16, 0.40, 0.17], [0.66, 0.80, 0.92], [0.27, 0.19, 0.14], [0.52, 0.53, 0.54]], dtype=np.float32
+)
 _COUNTS = np.array([5, 8, 12], dtype=np.float32)
 _RADII = np.array([0.33, 0.44], dtype=np.float32)  # of the picture's side
 
 
 def load(seed: int, image_size: int = 32) -> Splits:
-    """Train 400 normals, calibration 150 normals, validation 100 + 100, test 300 normals + 600 anomalies, half of them at
-    distance 1 and the rest spread over 2 to 4. Groups are `normal` and `distance 1` to `distance 4`."""
+    """Train 400 normals, calibration 150 normals, validation 100 + 100, test 300 normals + 600 anomalies, half of them
+    at distance 1 and the rest spread over 2 to 4. Groups are `normal` and `distance 1` to `distance 4`."""
     anomalies = {1: 50, 2: 17, 3: 17, 4: 16}
     return Splits(
         train=_split(seed, "train", image_size, {0: 400}),
@@ -71,7 +76,9 @@ def _split(seed: int, name: str, image_size: int, counts: dict[int, int]) -> Spl
     rng = np.random.default_rng(seed_of("blossom", seed, name))
     rows = np.concatenate([flowers(n, distance, rng) for distance, n in counts.items()])
     groups = tuple(f"distance {d}" if d else "normal" for d in distances(rows).tolist())
-    return Split(draw(rows, rng, image_size), tuple(captions(rows, rng)), (distances(rows) > 0).astype(np.int64), groups)
+    return Split(
+        draw(rows, rng, image_size), tuple(captions(rows, rng)), (distances(rows) > 0).astype(np.int64), groups
+    )
 
 
 def flowers(n: int, distance: int | None, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -92,7 +99,8 @@ def distances(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def withheld(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The tenth of all species that the built-in text-to-image model never trained on, so that it can be tested on them."""
+    """The tenth of all species that the built-in text-to-image model never trained on, so that it can be tested on
+    them."""
     return np.asarray(rows[:, :DEFINING] @ np.array([1, 2, 3, 5]) % 10 == 3)
 
 
@@ -156,9 +164,11 @@ def _outline(u: NDArray[np.float32], shape: NDArray[np.int64]) -> NDArray[np.flo
     return np.asarray(kinds[shape, np.arange(len(shape))], dtype=np.float32)
 
 
-def _background(kind: NDArray[np.int64], grid: NDArray[np.float32], jitter: Callable[..., NDArray[np.float32]]) -> NDArray[np.float32]:
-    """A jittered colour with a soft gradient in a random direction, and up to four discs out of focus in any colour, shape
-    (n, size, size, 3)."""
+def _background(
+    kind: NDArray[np.int64], grid: NDArray[np.float32], jitter: Callable[..., NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """A jittered colour with a soft gradient in a random direction, and up to four discs out of focus in any colour,
+    shape (n, size, size, 3)."""
     x, y = grid[None, None, :], grid[None, :, None]
     slope = jitter(-0.12, 0.12, 1, 1) * x + jitter(-0.12, 0.12, 1, 1) * y
     picture = _BACKGROUNDS[kind][:, None, None, :] + jitter(-0.12, 0.12, 1, 1, 3) + slope[..., None]
@@ -171,7 +181,8 @@ def _background(kind: NDArray[np.int64], grid: NDArray[np.float32], jitter: Call
 
 
 def _inside(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How much of a pixel a shape covers that reaches `pixels` beyond its middle, with soft edges; gains an axis for colour."""
+    """How much of a pixel a shape covers that reaches `pixels` beyond its middle, with soft edges; gains an axis for
+    colour."""
     return _step(pixels * 1.3)[..., None]
 
 

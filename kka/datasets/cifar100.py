@@ -1,9 +1,8 @@
 """CIFAR-100: photographs of 100 classes in 32x32; by default household furniture is normal.
 
-The other classes are divided by `archive_seed`: photographs of `archive_classes` of them form the archive that stands for
-what a text-to-image model could draw; all anomalies of validation and test are of the classes that are left. So the detector
-is tested on kinds of anomalies that neither the archive nor the language model has ever held.
-"""
+The other classes are divided by `archive_seed`: photographs of `archive_classes` of them form the archive that stands
+for what a text-to-image model could draw; all anomalies of validation and test are of the classes that are left. So the
+detector is tested on kinds of anomalies that neither the archive nor the language model has ever held."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kka import images, parquet
-from kka.datasets import _hub
+from kka import images
+from kka.datasets.shared import hub, parquet
 from kka.errors import KkaError
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
@@ -56,9 +55,12 @@ SUPERCLASSES = {
 }
 FURNITURE = SUPERCLASSES["household_furniture"]
 
-# Sixty ways to say it, each true of every photograph: enough for three rounds of descriptions without repeats, and few enough
-# that the training captions hold nearly all that can be said of a normal class, so that the guard knows one when it reads it.
-_HEADS = tuple(f"{kind}{noun}" for kind in ("", "small ") for noun in ("photo", "picture", "photograph", "image", "snapshot"))
+# Sixty ways to say it, each true of every photograph: enough for three rounds of descriptions without repeats, and few
+# enough that the training captions hold nearly all that can be said of a normal class, so that the guard knows one when
+# it reads it.
+_HEADS = tuple(
+    f"{kind}{noun}" for kind in ("", "small ") for noun in ("photo", "picture", "photograph", "image", "snapshot")
+)
 _FORMS = (
     "{a_head} of {it}",
     "{a_head} that shows {it}",
@@ -82,19 +84,22 @@ def load(
     archive_classes: int = 45,
     archive_seed: int = 0,
 ) -> Splits:
-    """Splits whose groups are class names. `source` is a folder with a train and a test parquet file, or a Hugging Face id;
-    `normal` names classes or superclasses; with `archive_classes` 0 the test split holds all others.
+    """Splits whose groups are class names. `source` is a folder with a train and a test parquet file, or a Hugging Face
+    id; `normal` names classes or superclasses; with `archive_classes` 0 the test split holds all others.
 
-    `train`, `calibration` and `validation` count normals, of the training file; validation has as many anomalies beside them.
-    Test is all normal photographs of the test file against all of the held-out classes. Raises KkaError where data, classes
-    or photographs are missing.
-    """
+    `train`, `calibration` and `validation` count normals, of the training file; validation has as many anomalies beside
+    them. Test is all normal photographs of the test file against all of the held-out classes. Raises KkaError where
+    data, classes or photographs are missing."""
     normal = expand(normal)
     _, held_out = divide(normal, archive_classes, archive_seed)
     (pixels, names), (test_pixels, test_names) = _photographs(source)
     rng = np.random.default_rng(seed_of(seed, "cifar100"))
     normals = _draw(
-        names, normal, train + calibration + validation, rng, f"normal photographs in {source}; lower train, calibration or validation"
+        names,
+        normal,
+        train + calibration + validation,
+        rng,
+        f"normal photographs in {source}; lower train, calibration or validation",
     )
     others = _draw(names, held_out, validation, rng, f"photographs of held-out classes in {source}; lower validation")
     first, second, third = np.split(normals, [train, train + calibration])
@@ -117,12 +122,14 @@ def archive(
     archive_per_class: int = 100,
     archive_seed: int = 0,
 ) -> Split:
-    """Photographs of the archive's classes, at most `archive_per_class` of each, from the training file, each with several
-    captions, a line each. Raises KkaError as `load` does."""
+    """Photographs of the archive's classes, at most `archive_per_class` of each, from the training file, each with
+    several captions, a line each. Raises KkaError as `load` does."""
     normal = expand(normal)
     archived, _ = divide(normal, archive_classes, archive_seed)
     if not archived:
-        raise KkaError("cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than bank.")
+        raise KkaError(
+            "cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than bank."
+        )
     pixels, names = _photographs(source)[0]
     rng = np.random.default_rng(seed_of("cifar100", "archive", archive_seed))
     rows = np.concatenate([rng.permutation(np.flatnonzero(names == name))[:archive_per_class] for name in archived])
@@ -133,7 +140,8 @@ def archive(
 
 
 def expand(normal: Sequence[str]) -> list[str]:
-    """The classes that names of classes and superclasses stand for, each once. Raises KkaError for a name that there is not."""
+    """The classes that names of classes and superclasses stand for, each once. Raises KkaError for a name that there is
+    not."""
     known = [*CLASSES, *SUPERCLASSES]
     for name in normal:
         if name not in known:
@@ -164,7 +172,9 @@ def _an(thing: str) -> str:
     return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
 
 
-def _draw(names: NDArray[np.str_], classes: Sequence[str], n: int, rng: np.random.Generator, what: str) -> NDArray[np.int64]:
+def _draw(
+    names: NDArray[np.str_], classes: Sequence[str], n: int, rng: np.random.Generator, what: str
+) -> NDArray[np.int64]:
     """`n` rows of the classes at random."""
     found = rng.permutation(np.flatnonzero(np.isin(names, list(classes))))
     if len(found) < n:
@@ -172,17 +182,22 @@ def _draw(names: NDArray[np.str_], classes: Sequence[str], n: int, rng: np.rando
     return found[:n]
 
 
-def _split(pixels: NDArray[np.uint8], names: NDArray[np.str_], normal: Sequence[str], size: int, rng: np.random.Generator) -> Split:
+def _split(
+    pixels: NDArray[np.uint8], names: NDArray[np.str_], normal: Sequence[str], size: int, rng: np.random.Generator
+) -> Split:
     labels = (~np.isin(names, list(normal))).astype(np.int64)
-    return Split(images.prepare(list(pixels), size), tuple(caption(n, rng) for n in names), labels, tuple(names.tolist()))
+    return Split(
+        images.prepare(list(pixels), size), tuple(caption(n, rng) for n in names), labels, tuple(names.tolist())
+    )
 
 
 Photographs = tuple[NDArray[np.uint8], NDArray[np.str_]]
 
 
 def _photographs(source: str) -> tuple[Photographs, Photographs]:
-    """Pixels (n, 32, 32, 3) and class names of the training and of the test file. A photograph of the training file that
-    stands in the test file too, or twice in the training file, is left out, so that none can straddle two splits."""
+    """Pixels (n, 32, 32, 3) and class names of the training and of the test file. A photograph of the training file
+    that stands in the test file too, or twice in the training file, is left out, so that none can straddle two
+    splits."""
     (train, train_names), (test, test_names) = (_decode(source, *_read(source, part)) for part in ("train", "test"))
     seen, kept = {sha256(p) for p in test}, []
     for i, photograph in enumerate(train):
@@ -194,10 +209,14 @@ def _photographs(source: str) -> tuple[Photographs, Photographs]:
 
 def _decode(source: str, pictures: list[Any], labels: list[Any]) -> Photographs:
     if not pictures or not all(isinstance(label, int) and 0 <= label < len(CLASSES) for label in labels):
-        raise KkaError(f"{source}: wanted photographs with a fine_label from 0 to 99, got {'others' if pictures else 'none'}.")
+        raise KkaError(
+            f"{source}: wanted photographs with a fine_label from 0 to 99, got {'others' if pictures else 'none'}."
+        )
     pixels = parquet.decode(source, pictures)
     if odd := {p.shape for p in pixels} - {(32, 32, 3)}:
-        raise KkaError(f"{source}: wanted photographs of 32x32 pixels, got some of {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}.")
+        raise KkaError(
+            f"{source}: wanted photographs of 32x32 pixels, got some of {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}."
+        )
     return np.stack(pixels), np.array([CLASSES[label] for label in labels])
 
 
@@ -210,6 +229,8 @@ def _read(source: str, part: str) -> tuple[list[Any], list[Any]]:
         raise KkaError(
             f"cifar100: {folder} wants {part}.parquet, as Hugging Face writes it (or {part}-00000-of-00001.parquet), got no such file."
         )
-    if not _hub.is_id(source):
-        raise KkaError(f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is neither.")
-    return _hub.read("cifar100", source, part, "img", "fine_label")
+    if not hub.is_id(source):
+        raise KkaError(
+            f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is neither."
+        )
+    return hub.read("cifar100", source, part, "img", "fine_label")

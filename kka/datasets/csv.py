@@ -1,4 +1,5 @@
-"""Pictures that a csv file lists, with what is known of each: its label, caption, group, and the split that it belongs to."""
+"""Pictures that a csv file lists, with what is known of each: its label, caption, group, and the split that it belongs
+to."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.datasets import _captions, _files
-from kka.datasets._files import File, Levels, Share
+from kka.datasets.shared.captions import lines, table
+from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, read
 from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
@@ -31,22 +32,24 @@ def load(
 ) -> Splits:
     """The pictures that `source` lists in its column file, their paths relative to its own folder.
 
-    Columns that may be there: label (0 or normal, 1 or anomaly; without it all are normal), caption (several rows of a picture
-    make several; where it is empty or not there, `caption`), group (of an anomaly, such as scratch), part (train, calibration,
-    validation or test). Without parts the pictures are divided as the data set folder does. Of pictures that are the same one
-    stays, of the test split sooner than of another. Raises KkaError for a row that does not fit.
-    """
+    Columns that may be there: label (0 or normal, 1 or anomaly; without it all are normal), caption (several rows of a
+    picture make several; where it is empty or not there, `caption`), group (of an anomaly, such as scratch), part
+    (train, calibration, validation or test). Without parts the pictures are divided as the data set folder does. Of
+    pictures that are the same one stays, of the test split sooner than of another. Raises KkaError for a row that does
+    not fit."""
     path = Path(source).expanduser()
-    rows = _captions.table("csv", path, ["file"], ["label", "caption", "group", "part"])
+    rows = table("csv", path, ["file"], ["label", "caption", "group", "part"])
     files, parts = _merged(path, rows, caption)
     # what is tested comes first, so that it is the others that lose what they share with it
     order = sorted(range(len(files)), key=lambda i: -PARTS.index(parts[i]) if parts[i] else 0)
-    split, paths = _files.read("csv", [files[i] for i in order], image_size, unreadable_share=unreadable_share, squeeze=squeeze)
-    kept = _files.first_ones("csv", split, paths, near_duplicates)
+    split, paths = read(
+        "csv", [files[i] for i in order], image_size, unreadable_share=unreadable_share, squeeze=squeeze
+    )
+    kept = first_ones("csv", split, paths, near_duplicates)
     split, of = split.take(kept), dict(zip((f.path for f in files), parts, strict=True))
     named = np.array([of[paths[i]] for i in kept])
     if not named.any():
-        return _files.divide("csv", split, seed, _files.Shares(calibration, validation, test))
+        return divide("csv", split, seed, Shares(calibration, validation, test))
     return Splits(*(split.take(_of(named, part)) for part in PARTS))
 
 
@@ -60,7 +63,11 @@ def _merged(path: Path, rows: Sequence[dict[str, str]], caption: str) -> tuple[l
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, where = row["file"], f"csv: {path}, line {number}"
-        label, said, part = _label(where, row.get("label", "normal")), _captions.lines(row.get("caption", "")), row.get("part", "")
+        label, said, part = (
+            _label(where, row.get("label", "normal")),
+            lines(row.get("caption", "")),
+            row.get("part", ""),
+        )
         if part not in ("", *PARTS):
             raise KkaError(f"{where}: part wants {', '.join(PARTS)}, got '{part}'.{suggestion(part, list(PARTS))}")
         group = row.get("group", "") or ("anomaly" if label else "normal")

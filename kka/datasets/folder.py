@@ -1,9 +1,10 @@
-"""Your own pictures: a folder of normal ones, and if there are any, a folder of anomalies that no detector trains on."""
+"""Your own pictures: a folder of normal ones, and if there are any, a folder of anomalies that no detector trains
+on."""
 
 from pathlib import Path
 
-from kka.datasets import _captions, _files
-from kka.datasets._files import File, Levels, Share
+from kka.datasets.shared.captions import captioned
+from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, folder, pictures, read, recaption
 from kka.errors import KkaError
 from kka.records import Splits
 
@@ -24,30 +25,35 @@ def load(
     unreadable_share: Share = 0.01,
     near_duplicates: Levels = 1.0,
 ) -> Splits:
-    """Divides the pictures below the folder `normal` at random: the shares for calibration, validation and test, the rest to train.
+    """Divides the pictures below the folder `normal` at random: the shares for calibration, validation and test, the
+    rest to train.
 
-    `anomalies` is a folder of real ones, for validation and test alone; the folders in it are their groups. Without them the
-    reports tell false positives, but no AUROC. `captions` is a csv, a json or a folder of .txt files (`_captions.captioned`);
-    without it every picture is said to be `caption`, or what the image-to-text model `captioner` says of it. Of pictures that
-    are the same the first stays (`_files.first_ones`). Raises KkaError where folders, pictures or captions are missing.
-    """
-    who, inside = "folder", _files.folder("folder", "normal", normal)
-    roots = [inside, *([] if anomalies is None else [_files.folder(who, "anomalies", anomalies)])]
+    `anomalies` is a folder of real ones, for validation and test alone; the folders in it are their groups. Without
+    them the reports tell false positives, but no AUROC. `captions` is a csv, a json or a folder of .txt files
+    (`captions.captioned`); without it every picture is said to be `caption`, or what the image-to-text model
+    `captioner` says of it. Of pictures that are the same the first stays (`files.first_ones`). Raises KkaError where
+    folders, pictures or captions are missing."""
+    who, inside = "folder", folder("folder", "normal", normal)
+    roots = [inside, *([] if anomalies is None else [folder(who, "anomalies", anomalies)])]
     if len(roots) > 1 and roots[0].resolve().is_relative_to(roots[1].resolve()):
         raise KkaError(
             f"folder: normal, {normal}, is or lies in anomalies, {anomalies}."
             " Give the anomalies a folder of their own; it may lie in that of the normals."
         )
-    outside = [p for root in roots[1:] for p in _files.pictures(who, root)]
+    outside = [p for root in roots[1:] for p in pictures(who, root)]
     anomalous = {p.resolve() for p in outside}  # a folder of anomalies within that of the normals is theirs alone
-    files = [File(p, 0, "normal") for p in _files.pictures(who, inside) if p.resolve() not in anomalous]
+    files = [File(p, 0, "normal") for p in pictures(who, inside) if p.resolve() not in anomalous]
     files += [File(p, 1, _group(p, roots[1])) for p in outside]
-    split, paths = _files.read(
-        who, _captions.captioned(who, files, captions, roots, caption), image_size, unreadable_share=unreadable_share, squeeze=squeeze
+    split, paths = read(
+        who,
+        captioned(who, files, captions, roots, caption),
+        image_size,
+        unreadable_share=unreadable_share,
+        squeeze=squeeze,
     )
-    kept = _files.first_ones(who, split, paths, near_duplicates)
-    split = _files.recaption(split.take(kept), [paths[i] for i in kept], None if captions else captioner)
-    return _files.divide(who, split, seed, _files.Shares(calibration, validation, test))
+    kept = first_ones(who, split, paths, near_duplicates)
+    split = recaption(split.take(kept), [paths[i] for i in kept], None if captions else captioner)
+    return divide(who, split, seed, Shares(calibration, validation, test))
 
 
 def _group(path: Path, root: Path) -> str:

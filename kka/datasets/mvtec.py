@@ -1,12 +1,12 @@
-"""One category in the layout of MVTec AD (Bergmann et al. 2019): train/good, test/good, test/DEFECT. The layout of many others too,
-VisA among them, and easy to bring your own pictures into. The masks in ground_truth are not read."""
+"""One category in the layout of MVTec AD (Bergmann et al. 2019): train/good, test/good, test/DEFECT. The layout of many
+others too, VisA among them, and easy to bring your own pictures into. The masks in ground_truth are not read."""
 
 from pathlib import Path
 
 import numpy as np
 
-from kka.datasets import _captions, _files
-from kka.datasets._files import File, Levels, Share
+from kka.datasets.shared.captions import captioned
+from kka.datasets.shared.files import File, Levels, Share, divide_tested, first_ones, folder, pictures, read, recaption
 from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
@@ -31,25 +31,24 @@ def load(
 ) -> Splits:
     """The pictures of the folder `source`/`category`; groups are the defects.
 
-    Of train/good the share `calibration` sets the boundary. Of the official test pictures the share `validation` of the good ones
-    and of each defect is there to choose by, and the rest is the test split; 0 keeps all of them in it. Captions as the data set
-    folder has them; without any, every picture is "a photo of a CATEGORY". Pictures that are tested are left out of training.
-    Raises KkaError where folders or pictures are missing.
-    """
-    root = _files.folder("mvtec", "source", source) / category
+    Of train/good the share `calibration` sets the boundary. Of the official test pictures the share `validation` of the
+    good ones and of each defect is there to choose by, and the rest is the test split; 0 keeps all of them in it.
+    Captions as the data set folder has them; without any, every picture is "a photo of a CATEGORY". Pictures that are
+    tested are left out of training. Raises KkaError where folders or pictures are missing."""
+    root = folder("mvtec", "source", source) / category
     if not root.is_dir():
         known = sorted(p.parent.name for p in root.parent.glob("*/train"))
         hint = suggestion(category, known) if known else f" Is {source} the folder above the categories?"
         raise KkaError(f"mvtec: {source} has no category '{category}'.{hint}")
-    files = [*_tested(root), *(File(p, 0, "good") for p in _files.pictures("mvtec", _good(root / "train")))]
+    files = [*_tested(root), *(File(p, 0, "good") for p in pictures("mvtec", _good(root / "train")))]
     said = caption or f"a photo of a {category.replace('_', ' ')}"
-    files = _captions.captioned("mvtec", files, captions, [root], said)
-    split, paths = _files.read("mvtec", files, image_size, unreadable_share=unreadable_share, squeeze=squeeze)
-    kept = _files.first_ones("mvtec", split, paths, near_duplicates)
+    files = captioned("mvtec", files, captions, [root], said)
+    split, paths = read("mvtec", files, image_size, unreadable_share=unreadable_share, squeeze=squeeze)
+    kept = first_ones("mvtec", split, paths, near_duplicates)
     split, paths = split.take(kept), [paths[i] for i in kept]
-    split = _files.recaption(split, paths, None if captions else captioner)
+    split = recaption(split, paths, None if captions else captioner)
     tested = np.array([p.is_relative_to(root / "test") for p in paths])
-    return _files.divide_tested(split, tested, seed, calibration, validation)
+    return divide_tested(split, tested, seed, calibration, validation)
 
 
 def _good(folder: Path) -> Path:
@@ -65,5 +64,5 @@ def _tested(root: Path) -> list[File]:
     defects = sorted(p for p in (root / "test").iterdir() if p.is_dir() and p != good)
     if not defects:
         raise KkaError(f"mvtec: {root / 'test'} wants a folder for each defect beside {good.name}, got none.")
-    normal = [File(p, 0, "good") for p in _files.pictures("mvtec", good)]
-    return normal + [File(p, 1, d.name) for d in defects for p in _files.pictures("mvtec", d)]
+    normal = [File(p, 0, "good") for p in pictures("mvtec", good)]
+    return normal + [File(p, 1, d.name) for d in defects for p in pictures("mvtec", d)]

@@ -1,4 +1,5 @@
-"""UC Merced land use (Yang and Newsam 2010): aerial photographs of 21 classes, with the captions of UCM-Captions (Qu et al. 2016)."""
+"""UC Merced land use (Yang and Newsam 2010): aerial photographs of 21 classes, with the captions of UCM-Captions (Qu et
+al. 2016)."""
 
 import json
 import re
@@ -6,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kka.datasets import _captions, _files
-from kka.datasets._files import File, Levels, Share
+from kka.datasets.shared.captions import lines, text
+from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, folder, pictures, read
 from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
@@ -33,13 +34,13 @@ def load(
     unreadable_share: Share = 0.01,
     near_duplicates: Levels = 1.0,
 ) -> Splits:
-    """The class folders in `source` (those of UCMerced_LandUse/Images, as tif or converted), the classes `normal` against all others.
+    """The class folders in `source` (those of UCMerced_LandUse/Images, as tif or converted), the classes `normal`
+    against all others.
 
-    `captions` is a json: UCM-Captions' own dataset.json, or a list of {ucm_file, captions}; pictures have several, a line each.
-    Without it a picture is "an aerial photo of a CLASS". Divided as the data set folder is; groups are classes. Raises KkaError for
-    classes, pictures or captions that are missing.
-    """
-    root = _files.folder("ucm", "source", source)
+    `captions` is a json: UCM-Captions' own dataset.json, or a list of {ucm_file, captions}; pictures have several, a
+    line each. Without it a picture is "an aerial photo of a CLASS". Divided as the data set folder is; groups are
+    classes. Raises KkaError for classes, pictures or captions that are missing."""
+    root = folder("ucm", "source", source)
     classes = sorted(p.name for p in root.iterdir() if p.is_dir())
     for name in normal:
         if name not in classes:
@@ -48,11 +49,13 @@ def load(
         raise KkaError(f"ucm: normal holds every class folder of {source}; leave some out, which are the anomalies.")
     said = None if captions is None else _captions_of(Path(captions).expanduser())
     files = [
-        File(p, int(name not in normal), name, _caption(p, name, said)) for name in classes for p in _files.pictures("ucm", root / name)
+        File(p, int(name not in normal), name, _caption(p, name, said))
+        for name in classes
+        for p in pictures("ucm", root / name)
     ]
-    split, paths = _files.read("ucm", files, image_size, unreadable_share=unreadable_share)
-    split = split.take(_files.first_ones("ucm", split, paths, near_duplicates))
-    return _files.divide("ucm", split, seed, _files.Shares(calibration, validation, test))
+    split, paths = read("ucm", files, image_size, unreadable_share=unreadable_share)
+    split = split.take(first_ones("ucm", split, paths, near_duplicates))
+    return divide("ucm", split, seed, Shares(calibration, validation, test))
 
 
 def _caption(path: Path, name: str, said: dict[str, str] | None) -> str:
@@ -68,9 +71,9 @@ def _captions_of(source: Path) -> dict[str, str]:
     if not source.is_file():
         raise KkaError(f"ucm: captions wants the json of UCM-Captions, got {source}, which is no file.")
     try:
-        found: Any = json.loads(_captions.text(source))
+        found: Any = json.loads(text(source))
         rows = found["images"] if isinstance(found, dict) else found
-        return {_stem(row): _captions.lines("\n".join(_sentences(row))) for row in rows}
+        return {_stem(row): lines("\n".join(_sentences(row))) for row in rows}
     except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise KkaError(
             f"ucm: captions {source} wants {{images: [{{filename, sentences}}]}} or [{{ucm_file, captions}}], got others ({error!r:.80})."

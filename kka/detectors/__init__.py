@@ -1,4 +1,5 @@
-"""The detectors, one file each: a file holds a dataclass `Detector` of its hyperparameters, learnt things end in `_`."""
+"""The detectors, one file each: a file holds a dataclass `Detector` of its hyperparameters, learnt things end in
+`_`."""
 
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -17,7 +18,14 @@ class Detector(Protocol):
 
     seed: int
 
-    def fit(self, normals: Images, anomalies: Images | None = None, *, generated_normals: Images | None = None, log: Log = silent) -> Self:
+    def fit(
+        self,
+        normals: Images,
+        anomalies: Images | None = None,
+        *,
+        generated_normals: Images | None = None,
+        log: Log = silent,
+    ) -> Self:
         """Learns from uint8 (n, h, w, 3). `generated_normals` come from normal captions and are normals too."""
         ...
 
@@ -50,11 +58,11 @@ def create(name: str, seed: int, **options: Any) -> Detector:
 
 
 def load(folder: Path, **options: Any) -> Detector:
-    """The fitted detector of a folder, whichever it is; `options`, such as where the backbone stands now, take the place of its own.
-    Raises KkaError where the folder is missing or broken."""
-    from kka.detectors import _state
+    """The fitted detector of a folder, whichever it is; `options`, such as where the backbone stands now, take the
+    place of its own. Raises KkaError where the folder is missing or broken."""
+    from kka.detectors.shared import state
 
-    facts = _state.facts(folder)
+    facts = state.facts(folder)
     make = registry.find(__name__, facts["detector"]).Detector
     registry.check_options(str(folder), facts["options"], make)
     loaded: Detector = make.load(folder, **options)

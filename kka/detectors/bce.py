@@ -1,18 +1,20 @@
-"""Outlier exposure by binary cross entropy, the steadier detector and evaluator; the score is a logit, which does not saturate."""
+"""Outlier exposure by binary cross entropy, the steadier detector and evaluator; the score is a logit, which does not
+saturate."""
 
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kka.detectors._base import Amount
-from kka.detectors._exposure import Exposure
-from kka.detectors._networks import ConvNet
+from kka.detectors.shared.base import Amount
+from kka.detectors.shared.exposure import Exposure
+from kka.detectors.shared.networks import ConvNet
 
 
 @dataclass
 class Detector(Exposure):
-    """With a `focal` of more than 0, pictures that are plainly right count less: focal loss (Lin et al. 2017), its gamma."""
+    """With a `focal` of more than 0, pictures that are plainly right count less: focal loss (Lin et al. 2017), its
+    gamma."""
 
     focal: Amount = 0.0
 

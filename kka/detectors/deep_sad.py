@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kka.detectors._base import Amount, Base, Pictures, Share, Whole, pick
-from kka.detectors._networks import LeNet, LeNetDecoder, autocast
-from kka.detectors._state import batched
+from kka.detectors.shared.base import Amount, Base, Pictures, Share, Whole, pick
+from kka.detectors.shared.networks import LeNet, LeNetDecoder, autocast
+from kka.detectors.shared.state import batched
 from kka.log import Log
 
 _EPS = 1e-6  # keeps the inverse distance finite
@@ -41,8 +41,8 @@ class Sphere(nn.Module):
 class Detector(Base):
     """`eta` weighs the anomalies' inverse distance; learning rates fall to a tenth after `milestone` of the steps.
 
-    No coordinate of the centre is nearer to 0 than `centre_eps`, for a network without bias could reach 0 by zero weights.
-    """
+    No coordinate of the centre is nearer to 0 than `centre_eps`, for a network without bias could reach 0 by zero
+    weights."""
 
     rep_dim: Whole = 128
     pretrain_steps: Whole = 200
@@ -69,7 +69,9 @@ class Detector(Base):
     def _pretrain(self, features: LeNet, inside: Tensor, log: Log) -> None:
         """Trains the network itself, not a copy, as an autoencoder's encoder by squared error."""
         decoder = LeNetDecoder(self.rep_dim, (inside.shape[2], inside.shape[3]))
-        for step, optimizer in self._steps(nn.ModuleList([features, decoder]), self.pretrain_steps, self.pretrain_weight_decay):
+        for step, optimizer in self._steps(
+            nn.ModuleList([features, decoder]), self.pretrain_steps, self.pretrain_weight_decay
+        ):
             x = pick(inside, self.batch_size)
             with autocast():
                 made = decoder(features(x))
@@ -96,7 +98,8 @@ class Detector(Base):
 
     @torch.no_grad()
     def _centre(self, features: nn.Module, inside: Tensor) -> Tensor:
-        """The mean of the normals' features, its coordinates pushed away from 0 to at least `centre_eps`; shape (rep_dim,)."""
+        """The mean of the normals' features, its coordinates pushed away from 0 to at least `centre_eps`; shape
+        (rep_dim,)."""
         features.eval()
         centre = batched(inside, features).mean(0)
         features.train()

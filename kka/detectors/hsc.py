@@ -1,14 +1,15 @@
-"""The hypersphere classifier (Ruff et al. 2020, "Rethinking assumptions in deep anomaly detection"): normals are drawn into a
-ball around 0 in feature space, anomalies pushed out of it. The distance is pseudo-Huber's (Liznerski et al. 2021)."""
+"""The hypersphere classifier (Ruff et al. 2020, "Rethinking assumptions in deep anomaly detection"): normals are drawn
+into a ball around 0 in feature space, anomalies pushed out of it. The distance is pseudo-Huber's (Liznerski et al.
+2021)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from kka.detectors._base import Amount, Whole
-from kka.detectors._exposure import Exposure
-from kka.detectors._networks import ConvNet
+from kka.detectors.shared.base import Amount, Whole
+from kka.detectors.shared.exposure import Exposure
+from kka.detectors.shared.networks import ConvNet
 
 
 class Ball(nn.Module):

@@ -1,9 +1,8 @@
-"""PatchCore (Roth et al. 2022): a small bank of normal patches that covers all of them; a picture is as anomalous as those
-patches of it that are farthest from the bank (as published: as the one that is).
+"""PatchCore (Roth et al. 2022): a small bank of normal patches that covers all of them; a picture is as anomalous as
+those patches of it that are farthest from the bank (as published: as the one that is).
 
-Generated anomalies give a second bank: their patches, but for those that normals have as well. The nearer a patch is to it,
-the more anomalous: the score is the distance to the normal bank less `beta` times that to the anomalous one.
-"""
+Generated anomalies give a second bank: their patches, but for those that normals have as well. The nearer a patch is to
+it, the more anomalous: the score is the distance to the normal bank less `beta` times that to the anomalous one."""
 
 from dataclasses import dataclass
 
@@ -11,11 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from kka.detectors._base import Amount, Pictures, Share, Whole
-from kka.detectors._features import Bank, PatchHead, Patchwise, spread
+from kka.detectors.shared.base import Amount, Pictures, Share, Whole
+from kka.detectors.shared.features import Bank, PatchHead, Patchwise, spread
 from kka.log import Log
 
-_PROJECTED = 128  # dimensions in which the coreset is chosen: distances hold to a few per cent (Johnson and Lindenstrauss)
+_PROJECTED = (
+    128  # dimensions in which the coreset is chosen: distances hold to a few per cent (Johnson and Lindenstrauss)
+)
 
 
 class Banks(PatchHead):
@@ -23,7 +24,9 @@ class Banks(PatchHead):
 
     std: Tensor
 
-    def __init__(self, fingerprint: Tensor, top_share: float, beta: float, std: Tensor, normal: Tensor, anomalous: Tensor) -> None:
+    def __init__(
+        self, fingerprint: Tensor, top_share: float, beta: float, std: Tensor, normal: Tensor, anomalous: Tensor
+    ) -> None:
         super().__init__(fingerprint, top_share)
         self.register_buffer("std", std)
         self.normal, self.anomalous, self.beta = Bank(normal), Bank(anomalous), beta
@@ -39,8 +42,8 @@ class Banks(PatchHead):
 
 @dataclass
 class Detector(Patchwise):
-    """Either bank keeps at most `most_stored` patches, the normal one `coreset_share` of them. A patch of an anomaly is kept when
-    it lies farther from the normal bank than the share `prune_share` of the normal patches outside it."""
+    """Either bank keeps at most `most_stored` patches, the normal one `coreset_share` of them. A patch of an anomaly is
+    kept when it lies farther from the normal bank than the share `prune_share` of the normal patches outside it."""
 
     coreset_share: Share = 0.1
     most_stored: Whole = 4000

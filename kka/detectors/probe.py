@@ -1,17 +1,17 @@
-"""A probe on a frozen backbone's vector of the whole picture: distance to the nearest normals, and a linear binary head.
+"""A probe on a frozen backbone's vector of the whole picture: distance to the nearest normals, and a linear binary
+head.
 
-The head is what FITYMI fits on generated anomalies (Mirzaei et al. 2023, "Fake it until you make it"). Without anomalies the
-distance alone is the score, as in "Deep nearest neighbor anomaly detection" (Bergman et al. 2020).
-"""
+The head is what FITYMI fits on generated anomalies (Mirzaei et al. 2023, "Fake it until you make it"). Without
+anomalies the distance alone is the score, as in "Deep nearest neighbor anomaly detection" (Bergman et al. 2020)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from kka.detectors._base import Amount, Pictures, Whole
-from kka.detectors._features import Bank, Frozen, Head, spread
-from kka.detectors._state import batched
+from kka.detectors.shared.base import Amount, Pictures, Whole
+from kka.detectors.shared.features import Bank, Frozen, Head, spread
+from kka.detectors.shared.state import batched
 from kka.log import Log
 
 
@@ -50,8 +50,8 @@ class Probe(Head):
 
 @dataclass
 class Detector(Frozen):
-    """`k` nearest normals; `knn_weight` of their distance beside the head's logit when there are anomalies; `regularisation`
-    holds the head's weights down, relative to the loss of one picture."""
+    """`k` nearest normals; `knn_weight` of their distance beside the head's logit when there are anomalies;
+    `regularisation` holds the head's weights down, relative to the loss of one picture."""
 
     k: Whole = 3
     knn_weight: Amount = 1.0
@@ -69,7 +69,9 @@ class Detector(Frozen):
         with torch.no_grad():
             own = network.distance(rows, skip=1) if len(rows) > 1 else torch.ones(1)
             # with few normals their distances may hardly vary
-            network.usual.copy_(torch.stack([own.mean(), torch.maximum(own.std(unbiased=False), 0.05 * own.mean()) + 1e-6]))
+            network.usual.copy_(
+                torch.stack([own.mean(), torch.maximum(own.std(unbiased=False), 0.05 * own.mean()) + 1e-6])
+            )
         if len(pictures.anomalies):
             anomalies = network.standard(batched(pictures.anomalies, self.features))
             log("probe/loss", self._fit_head(network.head, rows, anomalies), 0)
@@ -82,7 +84,11 @@ class Detector(Frozen):
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            found = softplus(head(inside)).mean() + softplus(-head(outside)).mean() + self.regularisation * head.weight.square().sum()
+            found = (
+                softplus(head(inside)).mean()
+                + softplus(-head(outside)).mean()
+                + self.regularisation * head.weight.square().sum()
+            )
             found.backward()
             return found
 

@@ -1,9 +1,9 @@
-"""SimpleNet (Liu et al. 2023): a linear adaptor and a small discriminator on frozen patches, taught by Gaussian noise on features.
+"""SimpleNet (Liu et al. 2023): a linear adaptor and a small discriminator on frozen patches, taught by Gaussian noise
+on features.
 
-Normal patches are to score below -margin, the same patches with noise above it (truncated L1). Generated anomalies add a third
-term: of each picture the `top_share` of patches that score highest are to score above the margin. The mean over all patches is
-one patch more, for small pictures whose anomaly lies in the whole.
-"""
+Normal patches are to score below -margin, the same patches with noise above it (truncated L1). Generated anomalies add
+a third term: of each picture the `top_share` of patches that score highest are to score above the margin. The mean over
+all patches is one patch more, for small pictures whose anomaly lies in the whole."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kka.detectors._base import Amount, Pictures, Whole, draw
-from kka.detectors._features import PatchHead, Patchwise, spread
-from kka.detectors._networks import autocast
+from kka.detectors.shared.base import Amount, Pictures, Whole, draw
+from kka.detectors.shared.features import PatchHead, Patchwise, spread
+from kka.detectors.shared.networks import autocast
 from kka.log import Log
 
 
@@ -31,7 +31,9 @@ class Discriminator(PatchHead):
         self.register_buffer("std", std)
         width = len(mean)
         self.adaptor = nn.Linear(width, width)
-        self.body = nn.Sequential(nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1, bias=False))
+        self.body = nn.Sequential(
+            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1, bias=False)
+        )
 
     def adapted(self, rows: Tensor) -> Tensor:
         """Rows (n, c) -> (n, c)."""
@@ -50,7 +52,8 @@ class Discriminator(PatchHead):
 
 @dataclass
 class Detector(Patchwise):
-    """`noise` is the deviation of the noise on adapted features, which begin with one of about 0.58 (a linear layer of torch's)."""
+    """`noise` is the deviation of the noise on adapted features, which begin with one of about 0.58 (a linear layer of
+    torch's)."""
 
     steps: Whole = 400
     batch_size: Annotated[int, Field(ge=2)] = 8

@@ -1,9 +1,8 @@
 """Recipe of the built-in feature extractor: a small ResNet that reads all six attributes of drawn flowers.
 
-It stands on disk as a `ResNetForImageClassification` (its labels are `colour: yellow`, ...), so that the same files give
-features through AutoBackbone and attribute readings through its head. Pictures are enlarged to `SIZE` pixels first: a
-ResNet's stem divides the side by four.
-"""
+It stands on disk as a `ResNetForImageClassification` (its labels are `colour: yellow`, ...), so that the same files
+give features through AutoBackbone and attribute readings through its head. Pictures are enlarged to `SIZE` pixels
+first: a ResNet's stem divides the side by four."""
 
 import json
 import time
@@ -25,7 +24,9 @@ LABELS = [f"{name}: {value}" for name, values in blossom.ATTRIBUTES.items() for 
 WIDTHS = [len(v) for v in blossom.ATTRIBUTES.values()]
 
 
-def train(out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, steps: int = 1500, batch: int = 64) -> None:
+def train(
+    out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, steps: int = 1500, batch: int = 64
+) -> None:
     """Trains on fresh drawings, blurred and noised at random so that features hold for generated pictures too."""
     torch.manual_seed(seed)
     steps, rng, began = max(1, round(steps * scale)), np.random.default_rng(seed), time.time()
@@ -50,7 +51,13 @@ def train(out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, 
     model.eval().to(torch.float16).save_pretrained(out)
     rows = blossom.flowers(2000, None, rng)
     right = accuracy(read(load(out), blossom.draw(rows, rng)), rows)
-    measured = {"steps": steps, "batch": batch, "seed": seed, "minutes": round((time.time() - began) / 60, 1), "accuracy": right}
+    measured = {
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "minutes": round((time.time() - began) / 60, 1),
+        "accuracy": right,
+    }
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
 
 
@@ -68,7 +75,10 @@ def read(model: ResNetForImageClassification, images: NDArray[np.uint8]) -> NDAr
 def accuracy(found: NDArray[np.int64], asked: NDArray[np.int64]) -> dict[str, float]:
     """The share of images that show the asked value, by attribute and on average (0 to 1)."""
     shares = (found == asked).mean(0)
-    return {**dict(zip(blossom.ATTRIBUTES, shares.round(4).tolist(), strict=True)), "mean": round(float(shares.mean()), 4)}
+    return {
+        **dict(zip(blossom.ATTRIBUTES, shares.round(4).tolist(), strict=True)),
+        "mean": round(float(shares.mean()), 4),
+    }
 
 
 def tensor(images: NDArray[np.uint8]) -> Tensor:

@@ -22,7 +22,14 @@ PROMPT = "caption:"
 
 
 def train(
-    out: Path, captions: Sequence[str], seed: int = 0, device: str = "cpu", *, steps: int = 2500, batch: int = 32, vocabulary: int = 2000
+    out: Path,
+    captions: Sequence[str],
+    seed: int = 0,
+    device: str = "cpu",
+    *,
+    steps: int = 2500,
+    batch: int = 32,
+    vocabulary: int = 2000,
 ) -> None:
     """Trains on `captions` (a caption that stands twice is twice as likely) and saves model and tokenizer to `out`."""
     torch.manual_seed(seed)
@@ -32,8 +39,8 @@ def train(
     ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts).input_ids]
     shape = {"hidden_size": 160, "intermediate_size": 432, "num_hidden_layers": 4, "num_attention_heads": 4}
     marks = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    # embeddings as large as what the layers add to them: with Llama's usual 0.02 the hidden states of so narrow a model grow to
-    # hundreds of times their size, and no adapter of its layers moves it any more
+    # embeddings as large as what the layers add to them: with Llama's usual 0.02 the hidden states of so narrow a model
+    # grow to hundreds of times their size, and no adapter of its layers moves it any more
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 256, "initializer_range": 0.08}
     config = LlamaConfig(**size, tie_word_embeddings=True, **shape, **marks)
     model = LlamaForCausalLM(config).to(device)
@@ -42,7 +49,9 @@ def train(
     began, loss = time.time(), torch.zeros(())
     for _ in (bar := trange(steps, desc="language model", mininterval=5)):
         rows = [ids[i] for i in rng.integers(len(ids), size=batch)]
-        tokens = pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id).to(device)
+        tokens = pad_sequence(
+            [torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id
+        ).to(device)
         # padding stands to the right and attention is causal, so a mask would change nothing but the time
         labels = tokens.masked_fill(tokens == tokenizer.pad_token_id, -100)
         with autocast(device):

@@ -1,10 +1,10 @@
-"""Recipe of the built-in text-to-image model: a small Stable Diffusion pipeline that draws blossom's flowers from captions.
+"""Recipe of the built-in text-to-image model: a small Stable Diffusion pipeline that draws blossom's flowers from
+captions.
 
-First an autoencoder (8 latent channels on an 8x8 grid, almost no KL), whose decoder then learns on alone, for it is what blurs
-the petals. Then a UNet and a CLIP text encoder together on its latents: v-prediction, 10% caption dropout for classifier-free
-guidance, an exponential moving average of the weights; and once more from there, on other drawings. A tenth of all species is
-withheld from training (`blossom.withheld`).
-"""
+First an autoencoder (8 latent channels on an 8x8 grid, almost no KL), whose decoder then learns on alone, for it is
+what blurs the petals. Then a UNet and a CLIP text encoder together on its latents: v-prediction, 10% caption dropout
+for classifier-free guidance, an exponential moving average of the weights; and once more from there, on other drawings.
+A tenth of all species is withheld from training (`blossom.withheld`)."""
 
 import json
 import math
@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -33,7 +39,8 @@ NOISE = 0.05  # on the latents, while the autoencoder trains
 
 
 def autoencoder(steps: int, batch: int, seed: int, device: str) -> tuple[AutoencoderKL, dict[str, Any]]:
-    """Trains the autoencoder on fresh drawings, then its decoder alone for as many steps; returns it with what was measured."""
+    """Trains the autoencoder on fresh drawings, then its decoder alone for as many steps; returns it with what was
+    measured."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
@@ -56,14 +63,16 @@ def autoencoder(steps: int, batch: int, seed: int, device: str) -> tuple[Autoenc
     vae.eval()
     _settle_posterior(vae)
     measured = {"psnr": round(psnr(vae, seed + 1), 2), "steps": steps, "minutes": round((time.time() - began) / 60, 1)}
-    vae.register_to_config(scaling_factor=1 / float(latents(vae, blossom.draw(blossom.flowers(1000, None, rng), rng)).std()))
+    vae.register_to_config(
+        scaling_factor=1 / float(latents(vae, blossom.draw(blossom.flowers(1000, None, rng), rng)).std())
+    )
     print(measured, flush=True)
     return vae, measured
 
 
 def _sharpen(vae: AutoencoderKL, steps: int, batch: int, seed: int) -> None:
-    """Trains the decoder alone, on squared error and on the differences between neighbouring pixels: the latents hold the
-    shapes of small petals long before the decoder draws them."""
+    """Trains the decoder alone, on squared error and on the differences between neighbouring pixels: the latents hold
+    the shapes of small petals long before the decoder draws them."""
     torch.manual_seed(seed)
     vae.requires_grad_(False)
     learning: Any = nn.ModuleList([vae.decoder, vae.post_quant_conv]).requires_grad_(True)
@@ -89,8 +98,8 @@ def _edges(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _settle_posterior(vae: AutoencoderKL) -> None:
-    """Gives the posterior the deviation that the decoder was trained to forgive: it was never sampled from, so its own means
-    nothing, and image-to-image samples from it."""
+    """Gives the posterior the deviation that the decoder was trained to forgive: it was never sampled from, so its own
+    means nothing, and image-to-image samples from it."""
     head = vae.config.latent_channels
     last: Any = vae.quant_conv
     last.weight[head:] = 0
@@ -115,8 +124,8 @@ def latents(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
 def diffusion(
     vae: AutoencoderKL, steps: int, batch: int, images: int, seed: int, device: str, out: Path, *, more: bool = False
 ) -> dict[str, Any]:
-    """Trains UNet and text encoder on the latents of `images` drawings, and saves the pipeline to `out`; with `more` those that
-    stand there go on."""
+    """Trains UNet and text encoder on the latents of `images` drawings, and saves the pipeline to `out`; with `more`
+    those that stand there go on."""
     peak, warm, fall = (7e-4, 0.05, 40) if more else (1e-3, 0.03, 20)
     torch.manual_seed(seed)
     rng, began, total = np.random.default_rng(seed), time.time(), 0.0
@@ -137,7 +146,9 @@ def diffusion(
     model = nn.ModuleDict({"unet": draws, "text": reads}).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=1e-3, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=warm, final_div_factor=fall)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps, pct_start=warm, final_div_factor=fall
+    )
     for step, (i, ids) in enumerate(_batches(rows, tokenizer, batch, steps, rng)):
         loss = _v_loss(model, x[i], ids.to(device), device)
         _update(loss, model, optimizer, schedule)
@@ -166,7 +177,12 @@ def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     ))  # fmt: skip
 
 
-SCHEDULE: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction"}
+SCHEDULE: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+}
 
 
 def _v_loss(model: nn.ModuleDict, x: Tensor, ids: Tensor, device: str) -> Tensor:
@@ -184,8 +200,12 @@ def _batches(
     """Indices into the images with token ids of fresh captions, one in ten of them empty."""
     for _ in range(steps):
         i = rng.integers(len(rows), size=batch)
-        captions = ["" if drop else c for c, drop in zip(blossom.captions(rows[i], rng), rng.random(batch) < 0.1, strict=True)]
-        ids = tokenizer(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
+        captions = [
+            "" if drop else c for c, drop in zip(blossom.captions(rows[i], rng), rng.random(batch) < 0.1, strict=True)
+        ]
+        ids = tokenizer(
+            captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
         yield torch.from_numpy(i), ids
 
 
@@ -204,9 +224,17 @@ def save(vae: AutoencoderKL, model: Any, tokenizer: CLIPTokenizer, out: Path) ->
 
 
 def train(
-    out: Path, seed: int = 0, device: str = "cpu", *, scale: float = 1.0, vae_steps: int = 3000, steps: int = 4000, more: int = 2500
+    out: Path,
+    seed: int = 0,
+    device: str = "cpu",
+    *,
+    scale: float = 1.0,
+    vae_steps: int = 3000,
+    steps: int = 4000,
+    more: int = 2500,
 ) -> None:
-    """The whole recipe; an autoencoder that already stands in `out` is kept. `scale` shortens all trainings, for tests."""
+    """The whole recipe; an autoencoder that already stands in `out` is kept. `scale` shortens all trainings, for
+    tests."""
     if (out / "vae" / "measured.json").exists():
         vae = _stored(out, device)
         measured = json.loads((out / "vae" / "measured.json").read_text())
@@ -215,7 +243,9 @@ def train(
         vae.save_pretrained(out / "vae")
         (out / "vae" / "measured.json").write_text(json.dumps(measured) + "\n")
     run = diffusion(vae, round(steps * scale), 64, round(40_000 * min(1, scale)), seed, device, out)
-    on = diffusion(_stored(out, device), round(more * scale), 64, round(60_000 * min(1, scale)), seed + 1, device, out, more=True)
+    on = diffusion(
+        _stored(out, device), round(more * scale), 64, round(60_000 * min(1, scale)), seed + 1, device, out, more=True
+    )
     about = {"seed": seed, "autoencoder": measured, "diffusion": run, "diffusion, more": on}
     (out / "measured.json").write_text(json.dumps(about, indent=2) + "\n")
 

@@ -19,7 +19,11 @@ def clip_tokenizer(captions: Sequence[str], length: int) -> CLIPTokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=2000, special_tokens=[START, END], end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
+        vocab_size=2000,
+        special_tokens=[START, END],
+        end_of_word_suffix="</w>",
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +44,13 @@ def writer_tokenizer(captions: Sequence[str], vocabulary: int) -> PreTrainedToke
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = [START, END, "<|pad|>"]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(captions, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token="<|pad|>", padding_side="left")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token="<|pad|>", padding_side="left"
+    )

@@ -1,4 +1,5 @@
-"""The synthesizers, one file each, that turn descriptions into pictures: a file holds a dataclass `Synthesizer` of its options."""
+"""The synthesizers, one file each, that turn descriptions into pictures: a file holds a dataclass `Synthesizer` of its
+options."""
 
 import hashlib
 import shutil
@@ -40,8 +41,9 @@ def names() -> list[str]:
 
 
 def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
-    """A synthesizer by name. `data` says what the project's data are (dataset, dataset_options, image_size): a synthesizer is
-    given what it takes of that, unless its options say otherwise. Raises KkaError for an unknown name or option."""
+    """A synthesizer by name. `data` says what the project's data are (dataset, dataset_options, image_size): a
+    synthesizer is given what it takes of that, unless its options say otherwise. Raises KkaError for an unknown name or
+    option."""
     make = registry.find(__name__, name).Synthesizer
     known = registry.keywords(make)
     registry.check_options(f"the synthesizer '{name}'", options, make)
@@ -63,13 +65,13 @@ def synthesize_shards(
 ) -> None:
     """Writes one picture for each text to `folder`, prepared to `size`, in shards; `done` hears how many there are.
 
-    Shards grow in a scratch folder beside `folder`, named by all that the pictures depend on, and come over when all are
-    there: a run that was stopped goes on behind its last whole shard, with the same bytes. Micro-batches begin at fixed
-    places in a shard, for a batch's size can change a picture's last bits. `earlier` holds the hashes of the pictures of
-    earlier rounds, which a retriever does not hand out again.
-    """
+    Shards grow in a scratch folder beside `folder`, named by all that the pictures depend on, and come over when all
+    are there: a run that was stopped goes on behind its last whole shard, with the same bytes. Micro-batches begin at
+    fixed places in a shard, for a batch's size can change a picture's last bits. `earlier` holds the hashes of the
+    pictures of earlier rounds, which a retriever does not hand out again."""
     scratch = _scratch(
-        folder, repr((type(synthesizer).__module__, synthesizer, list(texts), list(seeds), size, micro_batch, sorted(earlier)))
+        folder,
+        repr((type(synthesizer).__module__, synthesizer, list(texts), list(seeds), size, micro_batch, sorted(earlier))),
     )
     _exclude(synthesizer, earlier, size)
     with tqdm(total=len(texts), desc=f"pictures for {folder.name}", unit="picture", disable=None) as bar:
@@ -77,7 +79,9 @@ def synthesize_shards(
             rows = range(start, min(start + images.SHARD, len(texts)))
             shard = _finished(images.shard_path(scratch, number), len(rows), size)
             if shard is None:
-                shard = _make(synthesizer, [texts[i] for i in rows], [seeds[i] for i in rows], size, micro_batch, bar.update)
+                shard = _make(
+                    synthesizer, [texts[i] for i in rows], [seeds[i] for i in rows], size, micro_batch, bar.update
+                )
                 images.write_shard(scratch, number, shard)
             else:
                 bar.update(len(rows))
@@ -87,7 +91,12 @@ def synthesize_shards(
 
 
 def _make(
-    synthesizer: Synthesizer, texts: Sequence[str], seeds: Sequence[int], size: int, micro_batch: int, made: Callable[[int], object]
+    synthesizer: Synthesizer,
+    texts: Sequence[str],
+    seeds: Sequence[int],
+    size: int,
+    micro_batch: int,
+    made: Callable[[int], object],
 ) -> Images:
     parts = []
     for i in range(0, len(texts), micro_batch):

@@ -1,8 +1,7 @@
 """Photographs instead of generated pictures: the one of a captioned archive whose caption fits a description best.
 
-So the whole loop runs on real photographs where no text-to-image model is at hand, and an experiment can leave out the gap
-between generated and real. A photograph is handed out at most once.
-"""
+So the whole loop runs on real photographs where no text-to-image model is at hand, and an experiment can leave out the
+gap between generated and real. A photograph is handed out at most once."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kka import datasets, images, parquet
-from kka.datasets import _hub
+from kka import datasets, images
+from kka.datasets.shared import hub, parquet
 from kka.errors import KkaError
 from kka.records import sha256
 
@@ -24,11 +23,11 @@ _CHUNK = 256  # photographs in memory at a time
 @dataclass
 class Synthesizer:
     """The archive of a `dataset` (with its options), or instead an `archive`, a folder or a Hugging Face id of parquet
-    files with the columns image ({bytes, path}) and caption, which are not all held in memory; photographs are handed out in `image_size`.
+    files with the columns image ({bytes, path}) and caption, which are not all held in memory; photographs are handed
+    out in `image_size`.
 
-    How well a caption fits is the cosine of TF-IDF vectors of word uni- and bigrams, or of the vectors of a text model, the
-    `embedder`. Raises KkaError for an archive or a model that is not there.
-    """
+    How well a caption fits is the cosine of TF-IDF vectors of word uni- and bigrams, or of the vectors of a text model,
+    the `embedder`. Raises KkaError for an archive or a model that is not there."""
 
     dataset: str | None = None
     dataset_options: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +46,8 @@ class Synthesizer:
         self._fit = self._compare([captions[i] for i in self._rows])
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """The best photograph that is left for each text in turn; the seed chooses among those that fit equally well."""
+        """The best photograph that is left for each text in turn; the seed chooses among those that fit equally
+        well."""
         fit = self._fit(texts)
         return self._read([int(self._rows[self._take(*item)]) for item in zip(texts, fit, seeds, strict=True)])
 
@@ -97,11 +97,17 @@ class Synthesizer:
         return (lambda rows: split.images[list(rows)]), split.captions
 
     def _open_folder(self, folder: Path) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], Sequence[str]]:
-        on_the_hub = not folder.is_dir() and _hub.is_id(str(self.archive))
-        files = _hub.files("synthesize.options.archive", str(self.archive)) if on_the_hub else sorted(folder.glob("*.parquet"))
+        on_the_hub = not folder.is_dir() and hub.is_id(str(self.archive))
+        files = (
+            hub.files("synthesize.options.archive", str(self.archive))
+            if on_the_hub
+            else sorted(folder.glob("*.parquet"))
+        )
         captions = parquet.column(files, "caption", "image")
         if not captions or not all(isinstance(c, str) and c.strip() for c in captions):
             got = "an empty one" if captions else f"{len(files)} files without photographs"
-            raise KkaError(f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder}, got {got}.")
+            raise KkaError(
+                f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder}, got {got}."
+            )
         pictures = parquet.Pictures(files, "image")
         return (lambda rows: np.concatenate([images.prepare([pictures[i]], self.image_size) for i in rows])), captions

@@ -27,13 +27,13 @@ transformers_logging.set_verbosity_error()
 
 @dataclass
 class Synthesizer:
-    """`steps` of the pipeline's own scheduler; `guidance` is the scale of classifier-free guidance (1: none); `side` in pixels
-    is what the pipeline draws, by default what it was made for. `dtype` holds its weights; `offload` keeps them out of the GPU
-    while they rest, model by model or layer by layer (sequential: least memory, slowest); `compile` pays off over many pictures.
+    """`steps` of the pipeline's own scheduler; `guidance` is the scale of classifier-free guidance (1: none); `side` in
+    pixels is what the pipeline draws, by default what it was made for. `dtype` holds its weights; `offload` keeps them
+    out of the GPU while they rest, model by model or layer by layer (sequential: least memory, slowest); `compile` pays
+    off over many pictures.
 
-    With a `strength` (0 to 1) a picture begins as one of the `normals`, uint8 (n, h, w, 3), drowned in that share of the
-    noise: the smaller, the nearer it stays to a real picture. Without one it begins as noise.
-    """
+    With a `strength` (0 to 1) a picture begins as one of the `normals`, uint8 (n, h, w, 3), drowned in that share of
+    the noise: the smaller, the nearer it stays to a real picture. Without one it begins as noise."""
 
     model: str = "kka/mini/t2i"
     steps: Annotated[int, Field(ge=1)] = 8
@@ -50,12 +50,18 @@ class Synthesizer:
     files: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        found = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(Path(self.model).expanduser().rglob("*")) if p.is_file()]
+        found = [
+            (str(p), p.stat().st_size, p.stat().st_mtime_ns)
+            for p in sorted(Path(self.model).expanduser().rglob("*"))
+            if p.is_file()
+        ]
         self.files = hashlib.sha256(repr(found).encode()).hexdigest()
         if self.strength is not None and self.normals is not None:
             self.starts_from = sha256(self.normals)
         if self.strength is not None and self.steps * self.strength < 1:
-            raise KkaError(f"synthesize.options: steps {self.steps} times strength {self.strength} leaves no step. Raise either.")
+            raise KkaError(
+                f"synthesize.options: steps {self.steps} times strength {self.strength} leaves no step. Raise either."
+            )
         self._pipe: Any = self._open()
 
     def _open(self) -> Any:
@@ -71,9 +77,13 @@ class Synthesizer:
             raise KkaError(f"{wanted}, got '{self.model}' ({reason})") from None
         pipe.set_progress_bar_config(disable=True)
         if getattr(pipe, "safety_checker", None) is not None:
-            pipe.safety_checker = None  # its false alarms come back black, and a detector would learn that black is anomalous
+            pipe.safety_checker = (
+                None  # its false alarms come back black, and a detector would learn that black is anomalous
+            )
         if self.offload and not torch.cuda.is_available():
-            raise KkaError("synthesize.options.offload: wanted a GPU to keep weights out of, got none. Leave offload out.")
+            raise KkaError(
+                "synthesize.options.offload: wanted a GPU to keep weights out of, got none. Leave offload out."
+            )
         if self.offload == "model":
             pipe.enable_model_cpu_offload()
         elif self.offload == "sequential":
@@ -88,7 +98,9 @@ class Synthesizer:
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image for each text, its noise (and its normal picture) from its own seed; uint8 (n, h, w, 3)."""
-        more: dict[str, Any] = {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
+        more: dict[str, Any] = (
+            {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
+        )
         if self.side and self._takes("height"):  # else pictures are drawn in the size of those that they begin as
             more |= {"height": self.side, "width": self.side}
         if self.negative_prompt:
@@ -99,16 +111,21 @@ class Synthesizer:
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
             )  # fmt: skip
         if not np.isfinite(out.images).all():
-            raise KkaError(f"synthesize.options.dtype: {self.model} lost itself in {self.dtype}. Set it to bfloat16 or float32.")
+            raise KkaError(
+                f"synthesize.options.dtype: {self.model} lost itself in {self.dtype}. Set it to bfloat16 or float32."
+            )
         return np.asarray((out.images * 255).round(), dtype=np.uint8)
 
     def _takes(self, name: str, pipe: Any = None) -> bool:
         return name in inspect.signature((pipe or self._pipe).__call__).parameters
 
     def _starts(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        """The normal pictures that the seeds choose, in the size that the pipeline draws, float (n, h, w, 3) in 0 to 1."""
+        """The normal pictures that the seeds choose, in the size that the pipeline draws, float (n, h, w, 3) in 0 to
+        1."""
         if self.normals is None or not len(self.normals):
-            raise KkaError("synthesize.options.strength: wanted normal pictures to begin with, got none. Leave strength out.")
+            raise KkaError(
+                "synthesize.options.strength: wanted normal pictures to begin with, got none. Leave strength out."
+            )
         chosen = [np.random.default_rng(s).integers(len(self.normals)) for s in seeds]
         size = getattr(self._pipe, "default_sample_size", None) or _network(self._pipe).config.sample_size
         side = self.side or size * self._pipe.vae_scale_factor

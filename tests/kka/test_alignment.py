@@ -1,4 +1,5 @@
-"""Direct preference optimization on the built-in language model, in small: it moves, it continues, it repeats itself."""
+"""Direct preference optimization on the built-in language model, in small: it moves, it continues, it repeats
+itself."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from safetensors.numpy import load_file
 
 from kka.alignment import align
 from kka.datasets import blossom
-from kka.descriptions import Writer, blank_adapter, save_adapter
+from kka.describing.writer import Writer, blank_adapter, save_adapter
 from kka.errors import KkaError
 from kka.mini.lm import PROMPT
 from kka.records import Pair

@@ -39,7 +39,11 @@ MODELS = {  # the model, the sides and channels of its maps, and the width of th
         [(16, 8), (16, 8)],
         32,
     ),
-    "vit": (lambda: ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=16), add_pooling_layer=False), [(16, 4)] * 4, 16),
+    "vit": (
+        lambda: ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=16), add_pooling_layer=False),
+        [(16, 4)] * 4,
+        16,
+    ),
     "dinov2": (lambda: Dinov2Model(Dinov2Config(**SMALL, image_size=32, patch_size=16)), [(16, 4)] * 4, 16),
 }
 
@@ -108,7 +112,8 @@ def test_the_side_is_that_of_the_preprocessor(processor, side, tmp_path):
 
 
 def test_a_blocks_maps_lie_where_the_picture_has_them(tmp_path):
-    """A change in one corner of the picture changes the first block's map most there, for a transformer's tokens too."""
+    """A change in one corner of the picture changes the first block's map most there, for a transformer's tokens
+    too."""
     backbone = backbones.load(saved(MODELS["vit"][0], tmp_path))
     plain = torch.full((1, 3, 64, 64), 0.5)
     marked = plain.clone()
@@ -178,12 +183,18 @@ def test_the_fingerprint_tells_weights_apart(factory):
         ("{file}:three", "wants a function 'three' in"),
         ("{file}:number", "wants a torch module from its factory, got int"),
         ("{file}:flat", r"wants a module that gives a list of feature maps \(b, c, h, w\), got a tensor \(2, 150528\)"),
-        ("{file}:asks", "wants a function without arguments that gives a torch module, got TypeError: asks.. missing 1 required"),
+        (
+            "{file}:asks",
+            "wants a function without arguments that gives a torch module, got TypeError: asks.. missing 1 required",
+        ),
         ("{file}:breaks", "got RuntimeError: no weights here"),
         ("{folder}/none.py:two", "there is no file"),
         ("{folder}/broken.py:two", "broken.py cannot be imported: ModuleNotFoundError: No module named 'nothere'"),
         ("kka_has_none.such:two", "No module named 'kka_has_none'"),
-        ("{folder}", "wants a vision model of transformers with its preprocessor_config.json, got OSError: Can.t load image processor"),
+        (
+            "{folder}",
+            "wants a vision model of transformers with its preprocessor_config.json, got OSError: Can.t load image processor",
+        ),
         ("kka/mini/lm", "wants a vision model of transformers"),
     ],
 )
@@ -197,7 +208,11 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
 
     reference = saved(MODELS["resnet"][0], tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    save_file({k: v for k, v in weights.items() if "embedder.embedder" not in k}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if "embedder.embedder" not in k},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(KkaError, match="lacks weights, such as embedder.embedder"):
         backbones.load(reference)
     (tmp_path / "model.safetensors").write_bytes(b"0" * 20)
@@ -208,6 +223,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
 def test_a_language_model_with_a_preprocessor_is_refused(tmp_path):
     from transformers import LlamaConfig, LlamaModel
 
-    text = LlamaModel(LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+    text = LlamaModel(
+        LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
     with pytest.raises(KkaError, match="is no vision model"):
         backbones.load(saved(lambda: text, tmp_path))

@@ -53,7 +53,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(splits):
 
 
 def test_no_picture_stands_in_two_splits(splits):
-    pictures = [image.tobytes() for s in (splits.train, splits.calibration, splits.validation, splits.test) for image in s.images]
+    pictures = [
+        image.tobytes()
+        for s in (splits.train, splits.calibration, splits.validation, splits.test)
+        for image in s.images
+    ]
     assert len(set(pictures)) == len(pictures)
 
 

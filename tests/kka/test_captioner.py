@@ -36,12 +36,16 @@ def test_normal_pictures_without_captions_are_captioned(files: list[Path], tmp_p
     splits = datasets.load("folder", 0, 32, normal=str(files[0].parent), captioner=model)
     assert set(splits.train.captions) <= set(write_captions(model, files))
     (tmp_path / "captions.csv").write_text("file,caption\n" + "".join(f"{p.name},my own\n" for p in files))
-    own = datasets.load("folder", 0, 32, normal=str(files[0].parent), captioner=model, captions=str(tmp_path / "captions.csv"))
+    own = datasets.load(
+        "folder", 0, 32, normal=str(files[0].parent), captioner=model, captions=str(tmp_path / "captions.csv")
+    )
     assert set(own.train.captions) == {"my own"}
 
 
 def test_another_kind_of_model_is_named(files: list[Path], tmp_path: Path) -> None:
     text = standins.language_model(tmp_path / "text", "qwen2", ["a part"])
     for model in (text, str(tmp_path / "nowhere")):
-        with pytest.raises(KkaError, match=f"^prepare.options.captioner: wanted an image-to-text model .*, got '{model}'"):
+        with pytest.raises(
+            KkaError, match=f"^prepare.options.captioner: wanted an image-to-text model .*, got '{model}'"
+        ):
             write_captions(model, files)

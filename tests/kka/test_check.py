@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from kka import datasets, presets
-from kka.check import findings, write_sheet
-from kka.cli import app
+from kka import datasets
+from kka.project import presets
+from kka.project.check import findings, write_sheet
+from kka.project.cli import app
 from kka.records import Splits
 from tests.conftest import photographs
 
@@ -35,7 +36,9 @@ def test_a_good_data_set_is_counted_and_not_warned_of(splits: Splits) -> None:
 def test_what_will_cause_trouble_is_warned_of(splits: Splits) -> None:
     few = replace(splits.train.take(np.arange(40)), captions=("a photo of a part",) * 40)
     normals = splits.test.take(splits.test.labels == 0)
-    leak = replace(splits, train=few, calibration=splits.calibration.take(np.arange(30)), test=normals, validation=normals)
+    leak = replace(
+        splits, train=few, calibration=splits.calibration.take(np.arange(30)), test=normals, validation=normals
+    )
     warned = [line for line in said(leak) if not line.startswith("ok")]
     assert len(warned) == 7
     for words in (
@@ -51,7 +54,11 @@ def test_a_picture_that_nearly_stands_elsewhere_is_found(splits: Splits) -> None
     images = test.images.copy()
     images[0] = (splits.train.images[0].astype(int) + 1).clip(0, 255)  # one grey level brighter
     near = replace(splits, test=replace(test, images=images))
-    assert [line for line in said(near) if "1 pictures of one split look nearly like" in line and "train and test (1)" in line]
+    assert [
+        line
+        for line in said(near)
+        if "1 pictures of one split look nearly like" in line and "train and test (1)" in line
+    ]
 
 
 def test_the_sheet_shows_normals_and_each_group(splits: Splits, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 import kka
-from kka import presets
-from kka.cli import app
 from kka.mini.train import read_captions
+from kka.project import presets
+from kka.project.cli import app
 
 run = CliRunner().invoke
 
@@ -35,7 +35,11 @@ def test_preset_writes_params(project: Path) -> None:
 
 def test_mistakes_are_one_sentence_on_stderr_and_exit_1(project: Path) -> None:
     result = run(app, ["preset", "blosom"])
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "kka: there is no preset 'blosom'. Did you mean 'blossom'?\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        1,
+        "",
+        "kka: there is no preset 'blosom'. Did you mean 'blossom'?\n",
+    )
     (project / "params.yaml").write_text("seed: 1\n", encoding="utf-8")
     assert run(app, ["preset", "blossom"]).exit_code == 1
     assert (project / "params.yaml").read_text(encoding="utf-8") == "seed: 1\n"
@@ -76,6 +80,8 @@ def test_captions_are_those_of_normal_and_archive(project: Path, cifar100_folder
 
 
 def test_the_command_stays_light() -> None:
-    program = "import sys, kka.cli; print([m for m in ('torch', 'numpy', 'transformers', 'pydantic', 'pyarrow') if m in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    program = "import sys, kka.project.cli; print([m for m in ('torch', 'numpy', 'transformers', 'pydantic', 'pyarrow') if m in sys.modules])"
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     assert told.stdout == "[]\n"

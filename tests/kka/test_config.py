@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from kka.config import check_config, read_config
 from kka.errors import KkaError
+from kka.project.config import check_config, read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,9 @@ def test_all_mistakes_are_shown_at_once() -> None:
 
 def test_integer_round_keys_are_refused_because_dvc_would_run_nothing() -> None:
     said = mistake(rounds={1: {"prev": "r0"}}, last="1")
-    assert said == "params.yaml: rounds wants names as keys, got the number 1. DVC would silently run nothing: write r1."
+    assert (
+        said == "params.yaml: rounds wants names as keys, got the number 1. DVC would silently run nothing: write r1."
+    )
 
 
 @pytest.mark.parametrize(

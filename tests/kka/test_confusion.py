@@ -15,7 +15,11 @@ def anomaly(i: int, score: float, grade: str = "hard", text: str | None = None) 
     return Anomaly(f"{i:03d}", "r1", i, text or f"text number {i}", score, score, grade, "0" * 64)
 
 
-CAPTIONS = ["a yellow flower with twelve petals", "a yellow flower before grey stone", "twelve yellow petals make a flower"]
+CAPTIONS = [
+    "a yellow flower with twelve petals",
+    "a yellow flower before grey stone",
+    "twelve yellow petals make a flower",
+]
 
 
 def guard(calibration=CAPTIONS, likelihoods=(-2.0, -3.0), **options) -> Guard:
@@ -30,11 +34,22 @@ def nothing_alike(texts):
 class TestGrade:
     def test_hard_lies_inside_the_quantile_of_the_calibration_normals(self):
         calibration = np.arange(1, 101, dtype=float)  # its 0.95-quantile is 95.05
-        assert grade(np.array([95.0, 95.1, 3.0, 500.0]), calibration, quantile=0.95, easy_share=1) == ["hard", "easy", "hard", "easy"]
+        assert grade(np.array([95.0, 95.1, 3.0, 500.0]), calibration, quantile=0.95, easy_share=1) == [
+            "hard",
+            "easy",
+            "hard",
+            "easy",
+        ]
 
     def test_easy_is_the_share_of_the_others_that_scores_highest_and_a_band_is_left_between(self):
         scores = np.array([0.0, 10, 20, 30, 40])  # one hard, of the other four a half is easy
-        assert grade(scores, np.array([1.0]), quantile=0.5, easy_share=0.5) == ["hard", "between", "between", "easy", "easy"]
+        assert grade(scores, np.array([1.0]), quantile=0.5, easy_share=0.5) == [
+            "hard",
+            "between",
+            "between",
+            "easy",
+            "easy",
+        ]
 
     def test_all_hard_and_none_hard_are_both_fine(self):
         assert set(grade(np.zeros(4), np.ones(3), quantile=0.9, easy_share=1)) == {"hard"}
@@ -60,7 +75,9 @@ class TestMixture:
             (50, 50, 1.0, (50, 50)),
         ],
     )
-    def test_hard_ones_are_thinned_to_their_share_and_nothing_else_is_left_out_or_repeated(self, hard, easy, wanted, sizes):
+    def test_hard_ones_are_thinned_to_their_share_and_nothing_else_is_left_out_or_repeated(
+        self, hard, easy, wanted, sizes
+    ):
         chosen, reached = mixture(self.pool(hard, easy), wanted, np.random.default_rng(0))
         counts = sum(a.grade == "hard" for a in chosen), sum(a.grade != "hard" for a in chosen)
         assert counts == sizes and reached == pytest.approx(sizes[0] / sum(sizes))
@@ -94,21 +111,29 @@ class TestSurrogate:
         assert np.corrcoef(found, distances[150:])[0, 1] > 0.8 > np.corrcoef(noisy, distances)[0, 1]
 
     def test_each_rounds_scores_count_in_their_own_deviations(self):
-        # the second evaluator scores a hundred times higher and the other way round in level, not in what the words are worth
+        # the second evaluator scores a hundred times higher and the other way round in level, not in what the words are
+        # worth
         first = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("blue", 2.0)] * 20)]
         second = [replace(a, round="r2", score=500 + 100 * a.score) for a in first]
         red, blue = surrogate([*first, *second], ["red", "blue"], nothing_alike)
         assert red == pytest.approx(-1, abs=0.1) and blue == pytest.approx(1, abs=0.1)
 
     def test_how_far_beyond_the_median_a_picture_scores_counts_for_nothing(self):
-        rated = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("red", 1.0), ("blue", 3.0), ("blue", 3.0)] * 9)]
+        rated = [
+            anomaly(i, score, text=t)
+            for i, (t, score) in enumerate([("red", 1.0), ("red", 1.0), ("blue", 3.0), ("blue", 3.0)] * 9)
+        ]
         far = [replace(a, score=a.score * (50 if a.text == "blue" else 1)) for a in rated]
-        assert surrogate(far, ["red", "blue"], nothing_alike) == pytest.approx(surrogate(rated, ["red", "blue"], nothing_alike))
+        assert surrogate(far, ["red", "blue"], nothing_alike) == pytest.approx(
+            surrogate(rated, ["red", "blue"], nothing_alike)
+        )
 
     def test_what_nears_a_text_to_normal_captions_is_learnt_from_the_scores_and_holds_for_words_never_rated(self):
         likeness = {f"w{i}": i / 40 for i in range(40)}
         rated = [anomaly(i, -10 * likeness[t], text=t) for i, t in enumerate(likeness)]
-        near, far = surrogate(rated, ["new", "other"], lambda texts: np.array([likeness.get(t, float(t == "new")) for t in texts]))
+        near, far = surrogate(
+            rated, ["new", "other"], lambda texts: np.array([likeness.get(t, float(t == "new")) for t in texts])
+        )
         assert near < far - 1
 
     def test_texts_without_words_are_refused(self):
@@ -119,8 +144,16 @@ class TestSurrogate:
 class TestPairs:
     def pairs(self, n=20, refused=("garbled garbled",), texts=None, **options):
         texts = texts or [f"text number {i}" for i in range(n)]
-        defaults = {"chosen_share": 0.2, "rejected_share": 0.5, "refused_share": 0.3, "count": 200, "validation_share": 0.2}
-        return preference_pairs(texts, np.arange(len(texts), dtype=float), refused, **{**defaults, **options}, rng=np.random.default_rng(0))
+        defaults = {
+            "chosen_share": 0.2,
+            "rejected_share": 0.5,
+            "refused_share": 0.3,
+            "count": 200,
+            "validation_share": 0.2,
+        }
+        return preference_pairs(
+            texts, np.arange(len(texts), dtype=float), refused, **{**defaults, **options}, rng=np.random.default_rng(0)
+        )
 
     def test_chosen_score_low_and_rejected_score_high(self):
         for pair in self.pairs(refused=()):
@@ -136,7 +169,10 @@ class TestPairs:
 
     def test_training_and_validation_share_no_text(self):
         pairs = self.pairs(n=60)
-        sides = {part: {t for p in pairs if p.part == part for t in (p.chosen, p.rejected)} for part in ("train", "validation")}
+        sides = {
+            part: {t for p in pairs if p.part == part for t in (p.chosen, p.rejected)}
+            for part in ("train", "validation")
+        }
         assert len(pairs) == 200 and sum(p.part == "validation" for p in pairs) == 40
         assert sides["validation"] and not (sides["train"] & sides["validation"]) - {"garbled garbled"}
 
@@ -146,11 +182,15 @@ class TestPairs:
         assert 0.25 < np.mean([p.rejected in refused for p in pairs]) < 0.35
 
     def test_a_few_refused_texts_do_not_crowd_out_the_easy_ones(self):
-        pairs = self.pairs(n=40, refused=["bad"], count=1000, validation_share=0.0)  # 1 of 21 texts on the rejected side
+        pairs = self.pairs(
+            n=40, refused=["bad"], count=1000, validation_share=0.0
+        )  # 1 of 21 texts on the rejected side
         assert np.mean([p.rejected == "bad" for p in pairs]) == pytest.approx(1 / 21, abs=0.02)
 
     def test_partners_share_as_many_words_as_can_be(self):
-        texts = [f"{word} {manner} {i}" for i, (word, manner) in enumerate([("near", "loud song"), ("near", "low tune")] * 5)]
+        texts = [
+            f"{word} {manner} {i}" for i, (word, manner) in enumerate([("near", "loud song"), ("near", "low tune")] * 5)
+        ]
         texts += [f"far {manner} {i}" for i, manner in enumerate(["loud song", "low tune"] * 20)]
         pairs = self.pairs(texts=texts, refused=(), validation_share=0.0, count=300)
         assert np.mean([p.chosen.split()[1] == p.rejected.split()[1] for p in pairs]) > 0.95
@@ -170,7 +210,9 @@ class TestPairs:
 
 class TestGuard:
     def test_a_normal_caption_is_as_similar_as_can_be_and_a_new_word_takes_from_it(self):
-        same, changed, foreign, empty = guard().similarity([CAPTIONS[0], "a purple flower with twelve petals", "rust on steel", ""])
+        same, changed, foreign, empty = guard().similarity(
+            [CAPTIONS[0], "a purple flower with twelve petals", "rust on steel", ""]
+        )
         assert same == pytest.approx(1) and 0.2 < changed < 0.8 and foreign == empty == 0
 
     def test_the_threshold_catches_all_but_the_quantile_of_real_normal_captions(self):
@@ -179,7 +221,9 @@ class TestGuard:
         assert fitted.similarity(["a bent flower"])[0] < fitted.least_similarity
 
     def test_the_readable_threshold_lies_a_margin_below_the_quantile(self):
-        assert guard(likelihoods=[-2.0, -3.0, -4.0], readable_quantile=0.5, readable_margin=2.5).least_likelihood == pytest.approx(-5.5)
+        assert guard(
+            likelihoods=[-2.0, -3.0, -4.0], readable_quantile=0.5, readable_margin=2.5
+        ).least_likelihood == pytest.approx(-5.5)
 
     def test_no_captions_at_all_is_a_mistake_with_a_remedy(self):
         with pytest.raises(KkaError, match="wants captions of normal images, got none"):

@@ -1,4 +1,5 @@
-"""The writer, on the built-in language model: what an item says depends on its seed alone, and the guard sorts what it says."""
+"""The writer, on the built-in language model: what an item says depends on its seed alone, and the guard sorts what it
+says."""
 
 import shutil
 
@@ -8,7 +9,7 @@ import torch
 
 from kka.confusion import Guard
 from kka.datasets import blossom
-from kka.descriptions import GumbelNoise, Sampling, Writer, blank_adapter, clean, collect, instruct, key
+from kka.describing.writer import GumbelNoise, Sampling, Writer, blank_adapter, clean, collect, instruct, key
 from kka.errors import KkaError
 from kka.mini.lm import PROMPT
 
@@ -77,7 +78,9 @@ def test_min_p_takes_the_unlikely_tail_away_and_nothing_else(writer):
 
 def test_likelihood_is_low_for_garbled_and_for_cut_off_texts(writer, normals):
     whole = normals[1][0]
-    good, garbled, cut = writer.likelihoods([PROMPT] * 3, [whole, whole.replace("petals", "petals petals"), " ".join(whole.split()[:6])])
+    good, garbled, cut = writer.likelihoods(
+        [PROMPT] * 3, [whole, whole.replace("petals", "petals petals"), " ".join(whole.split()[:6])]
+    )
     assert good > -5 > -6 > max(garbled, cut)
 
 

@@ -10,10 +10,10 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from kka import doctor, presets
-from kka.config import check_config
-from kka.doctor import Finding, examine, reachable
 from kka.errors import KkaError
+from kka.project import doctor, presets
+from kka.project.config import check_config
+from kka.project.doctor import Finding, examine, reachable
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +47,13 @@ def failed(findings: list[Finding]) -> list[str]:
 def test_a_whole_project_is_well(project: Path) -> None:
     findings = list(examine(project))
     assert failed(findings) == []
-    assert {"python", "torch", "device", "disk", "git command", "dvc command", "hub", "params.yaml"} <= {f.what for f in findings}
-    assert [f.detail for f in findings[-2:]] == ["model kka/mini/lm: a folder here", "model kka/mini/t2i: a folder here"]
+    assert {"python", "torch", "device", "disk", "git command", "dvc command", "hub", "params.yaml"} <= {
+        f.what for f in findings
+    }
+    assert [f.detail for f in findings[-2:]] == [
+        "model kka/mini/lm: a folder here",
+        "model kka/mini/t2i: a folder here",
+    ]
 
 
 def test_what_is_missing_fails(project: Path) -> None:
@@ -63,7 +68,9 @@ def test_unknown_names_fail_with_a_suggestion(project: Path) -> None:
     path = project / "params.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("detector: bce", "detector: deepsad"), encoding="utf-8")
     found = [f for f in examine(project) if f.mark == "fail"]
-    assert [(f.what, f.detail) for f in found] == [("detect", "kka/detectors has no 'deepsad'. Did you mean 'deep_sad'?")]
+    assert [(f.what, f.detail) for f in found] == [
+        ("detect", "kka/detectors has no 'deepsad'. Did you mean 'deep_sad'?")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,9 @@ def test_options_and_folders_that_are_not_there_fail(project: Path, changes: lis
 
 
 def test_a_broken_or_missing_params_file_fails_in_one_line(project: Path) -> None:
-    (project / "params.yaml").write_text("last: r1\nrounds: {r1: {prev: r0}}\ndescribe: {cuont: 1}\nalgin: {}\n", encoding="utf-8")
+    (project / "params.yaml").write_text(
+        "last: r1\nrounds: {r1: {prev: r0}}\ndescribe: {cuont: 1}\nalgin: {}\n", encoding="utf-8"
+    )
     last = list(examine(project))[-1]
     assert (
         last.mark == "fail"
@@ -121,20 +130,28 @@ def refusal(kind: Any) -> Exception:
     [
         ({"model.safetensors": 3e9, "pytorch_model.bin": 3e9}, "warn", "the first run fetches it, 3.0 GB"),
         ({"a-1.safetensors": 2e9, "a-2.safetensors": 2e9, "a.fp16.safetensors": 2e9}, "warn", "4.0 GB"),
-        ({"model_index.json": 9, "v1.safetensors": 7e9, "unet/x.safetensors": 2e9, "vae/x.safetensors": 1e9}, "warn", "3.0 GB"),
+        (
+            {"model_index.json": 9, "v1.safetensors": 7e9, "unet/x.safetensors": 2e9, "vae/x.safetensors": 1e9},
+            "warn",
+            "3.0 GB",
+        ),
         ({"train.parquet": 5e8, "README.md": 0}, "warn", "0.5 GB"),
         (refusal(GatedRepoError), "fail", "its owner wants to be asked first"),
         (refusal(RepositoryNotFoundError), "fail", "none of that name on the hub"),
         (TimeoutError(), "fail", "the hub cannot be reached (TimeoutError). Go online once, or name a folder"),
     ],
 )
-def test_the_hub_says_what_will_be_fetched_or_that_it_cannot_be(hub: Any, cache: Path, told: Any, mark: str, said: str) -> None:
+def test_the_hub_says_what_will_be_fetched_or_that_it_cannot_be(
+    hub: Any, cache: Path, told: Any, mark: str, said: str
+) -> None:
     hub(told)
     found = reachable("describe", "model", "some/other", cache, offline=False)
     assert (found.mark, said in found.detail) == (mark, True), found
 
 
-def test_what_is_gated_tells_about_itself_but_is_not_given(hub: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_gated_tells_about_itself_but_is_not_given(
+    hub: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise refusal(GatedRepoError)
 
@@ -158,7 +175,9 @@ def test_a_run_that_cannot_end_does_not_begin(cache: Path, capsys: pytest.Captur
     assert len(str(error.value).splitlines()) == 1
     raw["prepare"]["options"]["source"] = "some/flowers"
     raw["synthesize"]["options"]["strength"] = 7
-    with pytest.raises(KkaError, match="^synthesize: synthesize: diffusion: strength wants less than or equal to 1, got 7"):
+    with pytest.raises(
+        KkaError, match="^synthesize: synthesize: diffusion: strength wants less than or equal to 1, got 7"
+    ):
         doctor.preflight(check_config(raw), cache)
     raw["synthesize"]["options"]["strength"] = 0.7
     doctor.preflight(check_config(raw), cache)

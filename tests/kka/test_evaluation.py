@@ -59,7 +59,10 @@ def test_without_known_anomalies_the_false_positives_are_all_there_is_to_tell():
     found = evaluation.evaluate(SCORES[:3], LABELS[:3], GROUPS[:3], CALIBRATION, bootstrap=10, level=0.9, seed=0)
     threshold = np.quantile(CALIBRATION, 0.95)
     assert found == {"threshold": threshold, "false_positive_rate": (SCORES[:3] > threshold).mean(), "groups": {}}
-    assert evaluation.validate(SCORES[:3], LABELS[:3], GROUPS[:3]) == {} and evaluation.roc_points(SCORES[:3], LABELS[:3]) == []
+    assert (
+        evaluation.validate(SCORES[:3], LABELS[:3], GROUPS[:3]) == {}
+        and evaluation.roc_points(SCORES[:3], LABELS[:3]) == []
+    )
     assert "auroc_std" not in evaluation.over_fits([found, found])
 
 

@@ -11,10 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kka import detectors, export, registry
-from kka.cli import app
-from kka.detectors._base import Base
+from kka.detectors.shared.base import Base
 from kka.errors import KkaError
 from kka.images import prepare
+from kka.project.cli import app
 from kka.scoring import Scorer
 from tests.conftest import photographs
 from tests.kka.test_scoring import project
@@ -26,7 +26,9 @@ SIDE = 32
 def small(name: str, *, squeeze: bool = False) -> Scorer:
     known = registry.keywords(registry.find("kka.detectors", name).Detector)
     normals, boundary = (photographs(n, np.random.default_rng(n)) for n in (30, 19))
-    detector = detectors.create(name, 0, **{k: v for k, v in SMALL.items() if k in known}).fit(normals, 255 - normals[:10])
+    detector = detectors.create(name, 0, **{k: v for k, v in SMALL.items() if k in known}).fit(
+        normals, 255 - normals[:10]
+    )
     return Scorer(detector, np.sort(detector.score(boundary)), SIDE, squeeze)
 
 
@@ -62,10 +64,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pictures_are_prepared_to_the_last_bit_as_pillow_does(side: int, squeeze: bool) -> None:
     """Enlarged and made smaller, wide and tall, a pixel more or less, a single pixel."""
     graph, rng = export.Prepared(torch.nn.Identity(), side, squeeze), np.random.default_rng(0)
-    for height, width in [*export.sizes(side), (1, 1), (7, 1), (2, 9), (side, 3 * side), (100, 30), (31, 100), (64, 64)]:
+    for height, width in [
+        *export.sizes(side),
+        (1, 1),
+        (7, 1),
+        (2, 9),
+        (side, 3 * side),
+        (100, 30),
+        (31, 100),
+        (64, 64),
+    ]:
         pictures = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
         found = graph.resized(torch.from_numpy(pictures)).permute(0, 2, 3, 1).numpy()
-        np.testing.assert_array_equal(found, prepare(list(pictures), side, squeeze=squeeze), err_msg=f"{height}x{width}")
+        np.testing.assert_array_equal(
+            found, prepare(list(pictures), side, squeeze=squeeze), err_msg=f"{height}x{width}"
+        )
 
 
 @pytest.mark.parametrize("name", detectors.names())
@@ -104,20 +117,25 @@ def test_a_file_that_would_score_otherwise_is_not_written(tmp_path: Path, monkey
     """A preparation without rounding between its two passes is off by a grey level here and there."""
     monkeypatch.setattr(export, "_rounded", lambda x: x)
     with pytest.raises(
-        KkaError, match=r"differ from the detector's by up to [\d.e-]+ on pictures of \d+x\d+ pixels; .* Nothing is written"
+        KkaError,
+        match=r"differ from the detector's by up to [\d.e-]+ on pictures of \d+x\d+ pixels; .* Nothing is written",
     ):
         export.write(small("bce"), boundary(), tmp_path / "detector.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_detector_that_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector_that_cannot_be_exported_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Erratic(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((1, 2, 3)) if x.max() > 0.5 else x.amax((1, 2, 3))
 
     scorer = small("bce")
     monkeypatch.setattr(Base, "scorer", lambda self: Erratic())
-    with pytest.raises(KkaError, match=r"^export: the detector 'bce' cannot be made an ONNX file .*Use `kka predict`\.$"):
+    with pytest.raises(
+        KkaError, match=r"^export: the detector 'bce' cannot be made an ONNX file .*Use `kka predict`\.$"
+    ):
         export.write(scorer, boundary(), tmp_path / "detector.onnx")
     monkeypatch.delattr(Base, "scorer")
     with pytest.raises(KkaError, match=r"^export: the detector 'bce' has no scorer\(\)"):
@@ -128,8 +146,13 @@ def test_a_detector_that_cannot_be_exported_is_refused_in_a_sentence(tmp_path: P
 def test_without_the_extra_one_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(KkaError) as error:
-        export.write(Scorer(detectors.create("bce", 0), np.zeros(3), SIDE, False), boundary(), tmp_path / "detector.onnx")
-    assert str(error.value) == "export wants the package 'onnxscript', which is not installed. Say: pip install -e '.[onnx]'"
+        export.write(
+            Scorer(detectors.create("bce", 0), np.zeros(3), SIDE, False), boundary(), tmp_path / "detector.onnx"
+        )
+    assert (
+        str(error.value)
+        == "export wants the package 'onnxscript', which is not installed. Say: pip install -e '.[onnx]'"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,7 +171,10 @@ def test_the_command_exports_what_predict_scores_with(here: Path) -> None:
     [
         (["--format", "tflite"], "kka: export: there is no format 'tflite'. It knows: onnx.\n"),
         (["--round", "r7"], "kka: export: params.yaml has no round 'r7'. It has r0, r1, r2, r3.\n"),
-        (["--round", "r1"], "kka: data/r1/detector/detector.json is missing. Run the stage that writes it, or `dvc repro`.\n"),
+        (
+            ["--round", "r1"],
+            "kka: data/r1/detector/detector.json is missing. Run the stage that writes it, or `dvc repro`.\n",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(here: Path, words: list[str], said: str) -> None:

@@ -14,7 +14,9 @@ def pictures(n, size=8, seed=0):
 
 
 def split(n):
-    return Split(pictures(n), tuple(f"flower {i}" for i in range(n)), np.arange(n) % 2, tuple("ab"[i % 2] for i in range(n)))
+    return Split(
+        pictures(n), tuple(f"flower {i}" for i in range(n)), np.arange(n) % 2, tuple("ab"[i % 2] for i in range(n))
+    )
 
 
 def test_images_come_back_pixel_by_pixel_in_shards_of_fixed_names(tmp_path):
@@ -148,7 +150,9 @@ def test_every_mode_becomes_the_same_rgb(picture, colour):
     np.testing.assert_array_equal(images.prepare([picture], 4)[0], np.full((4, 4, 3), colour))
 
 
-@pytest.mark.parametrize("odd", [np.zeros((8, 8, 3)), np.zeros((8, 8, 5), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros(8, np.uint8)])
+@pytest.mark.parametrize(
+    "odd", [np.zeros((8, 8, 3)), np.zeros((8, 8, 5), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros(8, np.uint8)]
+)
 def test_what_is_no_picture_is_refused(odd):
     with pytest.raises(KkaError, match="prepare wants uint8 or uint16 arrays"):
         images.prepare([odd], 8)

@@ -1,4 +1,5 @@
-"""Language models of real architectures in small, from the user's path and from the hub's cache; and a server instead of one."""
+"""Language models of real architectures in small, from the user's path and from the hub's cache; and a server instead
+of one."""
 
 import json
 import os
@@ -16,10 +17,10 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from kka import endpoint
 from kka.alignment import align
-from kka.descriptions import Writer, blank_adapter, clean
-from kka.endpoint import Endpoint
+from kka.describing import endpoint
+from kka.describing.endpoint import Endpoint
+from kka.describing.writer import Writer, blank_adapter, clean
 from kka.errors import KkaError
 from kka.records import Pair
 from tests import standins
@@ -44,7 +45,9 @@ def test_a_chat_model_is_asked_by_its_template_and_answers_by_its_seed(kind: str
     together = made.describe(ASKED, [1, 2, 3], **say)
     assert len(set(together)) == 3 and together[1:] == [*made.describe(ASKED[1:], [2, 3], **say)]
     likelihoods = made.likelihoods(ASKED, CAPTIONS + ["x"])
-    assert (likelihoods < 0).all() and np.allclose(likelihoods[:1], made.likelihoods(ASKED[:1], CAPTIONS[:1]), atol=1e-4)
+    assert (likelihoods < 0).all() and np.allclose(
+        likelihoods[:1], made.likelihoods(ASKED[:1], CAPTIONS[:1]), atol=1e-4
+    )
 
 
 def test_what_the_tokenizer_adds_by_itself_stands_there_once(tmp_path: Path) -> None:
@@ -70,13 +73,17 @@ def test_a_models_own_settings_of_sampling_change_nothing_and_its_own_ends_count
     before, unlikely = made.describe(ASKED, [1, 2, 3], **say), made.likelihoods(ASKED, CAPTIONS + ["x"])
     made.model.generation_config.repetition_penalty = 100.0
     assert made.describe(ASKED, [1, 2, 3], **say) == before
-    every = list(range(made.model.config.vocab_size))  # whatever comes ends the text: only its words are left to be unlikely
+    every = list(
+        range(made.model.config.vocab_size)
+    )  # whatever comes ends the text: only its words are left to be unlikely
     made.model.generation_config.eos_token_id = every
     found = made.likelihoods(ASKED, CAPTIONS + ["x"])
     assert (found >= unlikely - 1e-6).all() and (found[2] > unlikely[2] or np.isclose(found[2], unlikely[2]))
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [*((kind, "float32") for kind in standins.LANGUAGE_MODELS), ("qwen2", "bfloat16")])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, "float32") for kind in standins.LANGUAGE_MODELS), ("qwen2", "bfloat16")]
+)
 def test_every_architecture_is_aligned(kind: str, dtype: str, tmp_path: Path) -> None:
     made = writer(tmp_path, kind, dtype=dtype)
     pairs = [Pair("a worn gear", "a photo of a part", "train"), Pair("a cracked gear", "a part", "validation")] * 8
@@ -98,10 +105,13 @@ def test_weights_are_held_as_asked(tmp_path: Path) -> None:
 def test_a_model_that_cannot_write_is_named(tmp_path: Path) -> None:
     """transformers would load an encoder, and give it a head of random weights."""
     reader = standins.language_model(tmp_path / "bert", "qwen2", CAPTIONS)
-    BertModel(BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)).save_pretrained(
-        reader
-    )
-    with pytest.raises(KkaError, match=f"^describe.model: wanted a causal language model .*, got '{reader}', which lacks the weights cls"):
+    BertModel(
+        BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(reader)
+    with pytest.raises(
+        KkaError,
+        match=f"^describe.model: wanted a causal language model .*, got '{reader}', which lacks the weights cls",
+    ):
         blank_adapter(reader, tmp_path / "adapter", **LORA)
 
 
@@ -134,8 +144,9 @@ def test_ids_come_from_the_cache_of_the_hub_without_a_network(tmp_path: Path) ->
         (cached / "refs" / "main").write_text("0" * 40)
     program = """
 from pathlib import Path
-from kka import backbones, doctor
-from kka.descriptions import blank_adapter
+from kka import backbones
+from kka.project import doctor
+from kka.describing.writer import blank_adapter
 from kka.errors import KkaError
 from kka.synthesizers.diffusion import Synthesizer
 blank_adapter("someone/writer", Path("adapter"), r=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0)
@@ -150,7 +161,9 @@ for make in (lambda: Synthesizer(model="someone/nobody"), lambda: backbones.load
 """
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("HF_HUB_CACHE", None)
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
     assert told.stdout.splitlines() == ["(1, 32, 32, 3) 4", "ok", *["KkaError True 1"] * 3], told.stderr
 
 
@@ -196,8 +209,14 @@ def test_a_server_is_asked_and_answers_keep_their_order(server: str) -> None:
 
 
 def test_a_server_gets_another_chance_where_it_may_do_better(server: str) -> None:
-    assert Endpoint(server, "big").describe(["fail 503"], [0], temperature=1.0, max_new_tokens=9)[0].startswith("fail 503 0 big")
-    with pytest.raises(KkaError, match=f'^describe.endpoint: {server} .* by \'big\', got 404 {{"error": "no such model"}}'):
+    assert (
+        Endpoint(server, "big")
+        .describe(["fail 503"], [0], temperature=1.0, max_new_tokens=9)[0]
+        .startswith("fail 503 0 big")
+    )
+    with pytest.raises(
+        KkaError, match=f'^describe.endpoint: {server} .* by \'big\', got 404 {{"error": "no such model"}}'
+    ):
         Endpoint(server, "big").describe(["fail 404"], [0], temperature=1.0, max_new_tokens=9)
     assert Server.failures["fail 404"] == 1
     with pytest.raises(KkaError, match="got InvalidURL .*. Is it up"):

@@ -6,9 +6,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from kka import datasets, presets, registry, synthesizers
-from kka.config import Config, check_config
+from kka import datasets, registry, synthesizers
 from kka.errors import KkaError
+from kka.project import presets
+from kka.project.config import Config, check_config
 
 ROOT = Path(__file__).parents[2]
 NAMES = presets.names()
@@ -29,7 +30,9 @@ def test_every_preset_is_read_and_names_what_there_is(name: str) -> None:
     assert config.synthesize.synthesizer in synthesizers.names()
     assert config.detect.detector in registry.names("kka.detectors")
     module = registry.find("kka.datasets", config.prepare.dataset)
-    registry.check_options("", config.prepare.options, module.load, getattr(module, "archive", None), without=("seed", "image_size"))
+    registry.check_options(
+        "", config.prepare.options, module.load, getattr(module, "archive", None), without=("seed", "image_size")
+    )
     assert config.detect.hard_proportion.rounds == len(config.lineage(config.last))
 
 
@@ -50,8 +53,14 @@ def missing(section: type[BaseModel], values: dict[str, Any], where: str) -> lis
 @pytest.mark.parametrize("name", NAMES)
 def test_every_knob_has_a_comment(name: str) -> None:
     lines = presets.text(name).splitlines()
-    assert [line for line in lines if re.match(r"\s*\w+:", line) and " # " not in line and not re.match(r"  r\d:|last:", line)] == []
-    assert lines[0].startswith("# ") and not [i for i, line in enumerate(lines) if not line and not re.match(r"\w+: ", lines[i + 1])]
+    assert [
+        line
+        for line in lines
+        if re.match(r"\s*\w+:", line) and " # " not in line and not re.match(r"  r\d:|last:", line)
+    ] == []
+    assert lines[0].startswith("# ") and not [
+        i for i, line in enumerate(lines) if not line and not re.match(r"\w+: ", lines[i + 1])
+    ]
 
 
 def test_a_preset_stands_on_its_base() -> None:
@@ -105,7 +114,9 @@ def test_write_keeps_what_somebody_has_changed(tmp_path: Path) -> None:
     presets.write("cifar100-bank", path)  # an unchanged preset may go
     assert path.read_text(encoding="utf-8") == presets.text("cifar100-bank")
     path.write_text("seed: 1\n", encoding="utf-8")
-    with pytest.raises(KkaError, match="params.yaml differs from every preset: it was changed, or written with --set. Say --force"):
+    with pytest.raises(
+        KkaError, match="params.yaml differs from every preset: it was changed, or written with --set. Say --force"
+    ):
         presets.write("blossom", path)
     assert path.read_text(encoding="utf-8") == "seed: 1\n"
     presets.write("blossom", path, force=True)

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from kka.errors import KkaError
-from kka.records import Anomaly, Description, Pair, Split, read_json, read_records, seed_of, sha256, texts, write_json, write_records
+from kka.records import (
+    Anomaly,
+    Description,
+    Pair,
+    Split,
+    read_json,
+    read_records,
+    seed_of,
+    sha256,
+    texts,
+    write_json,
+    write_records,
+)
 
 FIRST = Description("00000", "a red flower", "kept", 0.25, -1.5)
 SECOND = Description("00001", "", "unreadable", 0.0, -20.0)
@@ -12,7 +24,12 @@ SECOND = Description("00001", "", "unreadable", 0.0, -20.0)
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     anomaly = Anomaly("r1-00000", "r1", 3, "a “blue” flower", 0.1 + 0.2, -1e-9, "hard", "ab")
-    for kind, records in ((Description, [FIRST, SECOND]), (Anomaly, [anomaly]), (Pair, [Pair("a", "b", "validation")]), (Pair, [])):
+    for kind, records in (
+        (Description, [FIRST, SECOND]),
+        (Anomaly, [anomaly]),
+        (Pair, [Pair("a", "b", "validation")]),
+        (Pair, []),
+    ):
         write_records(path := tmp_path / "deep" / "records.jsonl", records)
         assert read_records(path, kind) == records
 
@@ -62,14 +79,19 @@ def test_seeds_differ_by_every_name_and_stay_what_they_are() -> None:
     }
     assert len(seeds) == 4
     assert all(0 <= s < 2**63 for s in seeds)
-    # the first eight bytes of sha256("0/describe/r1/0"), halved, by another tool: a change of this number changes every result
+    # the first eight bytes of sha256("0/describe/r1/0"), halved, by another tool: a change of this number changes every
+    # result
     assert seed_of(0, "describe", "r1", 0) == 7809020720516896544
 
 
 def test_a_split_wants_as_many_of_everything() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     split = Split(images, ("a", "b"), np.array([0, 1]), ("normal", "odd"))
-    assert (len(split), split.take(split.labels == 1).groups, split.take(np.array([1, 0])).captions) == (2, ("odd",), ("b", "a"))
+    assert (len(split), split.take(split.labels == 1).groups, split.take(np.array([1, 0])).captions) == (
+        2,
+        ("odd",),
+        ("b", "a"),
+    )
     with pytest.raises(KkaError, match="as many captions, labels and groups as images"):
         Split(images, ("a",), np.array([0, 1]), ("normal", "odd"))
 

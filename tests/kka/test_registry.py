@@ -5,7 +5,7 @@ from kka.errors import KkaError
 
 
 def test_names_leave_private_files_out() -> None:
-    assert "_stage" not in registry.names("pipelines")
+    assert "__init__" not in registry.names("pipelines")
     assert {"bce", "deep_sad", "hsc", "patchcore", "probe", "simplenet"} <= set(registry.names("kka.detectors"))
     assert "cifar100" in registry.names("kka.datasets")
 
@@ -35,7 +35,10 @@ def test_an_option_of_another_type_is_named_with_what_is_wanted() -> None:
     def load(seed: int, share: float, names: list[str], source: str | None = None) -> None: ...
 
     registry.check_types("here", {"share": 1, "names": ["a"], "source": None}, load, None)
-    for wrong, said in (({"share": "0.5"}, "share wants a valid number, got '0.5'"), ({"names": "a"}, "names wants a valid list, got 'a'")):
+    for wrong, said in (
+        ({"share": "0.5"}, "share wants a valid number, got '0.5'"),
+        ({"names": "a"}, "names wants a valid list, got 'a'"),
+    ):
         with pytest.raises(KkaError, match=f"^here: {said}.$"):
             registry.check_types("here", wrong, load)
     with pytest.raises(KkaError, match="unknown option 'seed'. It knows: share, names, source."):

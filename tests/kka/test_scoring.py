@@ -13,9 +13,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from kka import detectors, presets
-from kka.cli import app
+from kka import detectors
 from kka.images import prepare, write_split
+from kka.project import presets
+from kka.project.cli import app
 from kka.records import Split
 from kka.scoring import Scorer
 from tests.conftest import ROOT, photographs
@@ -61,7 +62,9 @@ def test_a_p_value_counts_the_normals_that_score_at_least_as_high() -> None:
 def test_a_share_of_normals_is_a_false_alarm_and_no_more() -> None:
     """Over many draws of 19 calibration normals and a new one, a p-value of at most 0.1 is as rare as it says."""
     rng, detector = np.random.default_rng(0), SimpleNamespace()
-    found = [Scorer(detector, np.sort(rng.normal(size=19)), 32, False).p_values(rng.normal(size=1))[0] for _ in range(4000)]  # type: ignore[arg-type]
+    found = [
+        Scorer(detector, np.sort(rng.normal(size=19)), 32, False).p_values(rng.normal(size=1))[0] for _ in range(4000)
+    ]  # type: ignore[arg-type]
     assert 0.08 < np.mean(np.array(found) <= 0.1) < 0.12
 
 
@@ -107,18 +110,23 @@ def test_many_pictures_are_scored_in_order_whichever_thread_is_done_first(tmp_pa
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize(("pictures", "fpr", "doubted"), [(41, 0.1, True), (42, 0.1, False), (20, 0.1, False), (41, 0.5, False)])
+@pytest.mark.parametrize(
+    ("pictures", "fpr", "doubted"), [(41, 0.1, True), (42, 0.1, False), (20, 0.1, False), (41, 0.5, False)]
+)
 def test_pictures_that_are_mostly_alarms_are_doubted(
     here: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, fpr: float, doubted: bool
 ) -> None:
-    """21 alarms are more than half of 41 pictures and not of 42, and 20 are too few to tell; with --fpr 0.5 half may be false."""
+    """21 alarms are more than half of 41 pictures and not of 42, and 20 are too few to tell; with --fpr 0.5 half may be
+    false."""
     project(here, "bce", members=1, steps=5)
     (here / "other").mkdir()
     for i in range(pictures):
         Image.new("RGB", (32, 32), (i, i, i)).save(here / "other" / f"{i}.png")
     monkeypatch.setattr(Scorer, "p_values", lambda self, scores: np.where(np.arange(len(scores)) < 21, 0.05, 0.9))
     told = predict("other", "--fpr", str(fpr)).stderr
-    assert (f"21 of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures" in told) == doubted
+    assert (
+        f"21 of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures" in told
+    ) == doubted
 
 
 def test_alarms_have_heat_maps_where_the_detector_has_them(here: Path) -> None:
@@ -129,7 +137,10 @@ def test_alarms_have_heat_maps_where_the_detector_has_them(here: Path) -> None:
         assert found.name == "00000-odd.png" and image.size == (32, 32)
     project(here, "bce", members=1, steps=5)
     result = predict("new", "--maps", "heat")
-    assert result.exit_code == 1 and result.stderr == "kka: predict: the detector 'bce' has no heat maps. Leave --maps out.\n"
+    assert (
+        result.exit_code == 1
+        and result.stderr == "kka: predict: the detector 'bce' has no heat maps. Leave --maps out.\n"
+    )
 
 
 def test_pictures_are_prepared_as_the_data_set_was(here: Path) -> None:

@@ -40,5 +40,7 @@ def test_pictures_with_the_same_spectrum_stay_as_they_are():
 
 
 def test_the_mean_colour_stays():
-    dark, bright = (np.full((4, 16, 16, 3), v, np.uint8) + RNG.integers(0, 9, (4, 16, 16, 3)).astype(np.uint8) for v in (20, 200))
+    dark, bright = (
+        np.full((4, 16, 16, 3), v, np.uint8) + RNG.integers(0, 9, (4, 16, 16, 3)).astype(np.uint8) for v in (20, 200)
+    )
     assert np.allclose(apply_gains(dark, spectral_gains(dark, bright)).mean((1, 2)), dark.mean((1, 2)), atol=0.5)

@@ -1,4 +1,5 @@
-"""A small project on which the stages run: the default preset with tiny numbers, and a synthesizer that draws what it is told."""
+"""A small project on which the stages run: the default preset with tiny numbers, and a synthesizer that draws what it
+is told."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,11 +12,11 @@ import yaml
 from numpy.typing import NDArray
 
 from kka import synthesizers
-from kka.config import Config, check_config
 from kka.datasets import blossom
+from kka.project.config import Config, check_config
 from kka.records import Anomaly
-from pipelines._stage import Run, make_run
 from pipelines.loop import run_loop
+from pipelines.stage import Run, make_run
 
 if TYPE_CHECKING:
     from tests.pipelines.stubs import Project
@@ -92,7 +93,19 @@ def anomaly() -> Callable[..., Anomaly]:
 
     def make(name: str = "r1-00000", **changes: Any) -> Anomaly:
         return Anomaly(
-            **({"id": name, "round": "r1", "row": 0, "text": name, "score": 0.0, "score_r0": 0.0, "grade": "hard", "sha256": ""} | changes)
+            **(
+                {
+                    "id": name,
+                    "round": "r1",
+                    "row": 0,
+                    "text": name,
+                    "score": 0.0,
+                    "score_r0": 0.0,
+                    "grade": "hard",
+                    "sha256": "",
+                }
+                | changes
+            )
         )
 
     return make

@@ -12,7 +12,8 @@ import yaml
 
 from tests.pipelines.conftest import ROOT, tiny
 
-# Each stage writes its outs from the contents of its deps that are data, and from its parameters: so they change as real ones do.
+# Each stage writes its outs from the contents of its deps that are data, and from its parameters: so they change as
+# real ones do.
 STUB = """
 import hashlib, json, sys
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import yaml
 from kka.images import write_images
 from kka.records import Description, write_records
-from pipelines._stage import Run, stage
+from pipelines.stage import Run, stage
 
 def main(run: Run) -> None:
     name = "evaluate-baseline" if (NAME, run.round) == ("evaluate", "r0") else NAME
@@ -75,7 +76,7 @@ if __name__ == "__main__":
 READ = """
 import json, pathlib
 from pipelines.track import main
-from pipelines._database import connect
+from pipelines.tracking.database import connect
 main([])
 client, experiment = connect(pathlib.Path("mlruns").resolve())
 found = []
@@ -143,13 +144,14 @@ class Project:
         path.write_text(yaml.safe_dump(values))
 
     def runs(self) -> list[dict[str, Any]]:
-        """What MLflow holds after reconciliation: name, status, tags, params, inputs, artifacts, and by name each figure's steps."""
+        """What MLflow holds after reconciliation: name, status, tags, params, inputs, artifacts, and by name each
+        figure's steps."""
         return list(json.loads(self.tool(sys.executable, "-c", READ)))
 
     def models(self) -> dict[str, str]:
         """The LoggedModels and their status; fails where two have one name."""
         code = (
-            "import json; from pathlib import Path; from pipelines._database import connect; c, e = connect(Path('mlruns').resolve());"
+            "import json; from pathlib import Path; from pipelines.tracking.database import connect; c, e = connect(Path('mlruns').resolve());"
             "print(json.dumps([(m.name, m.status.value) for m in c.search_logged_models([e])]))"
         )
         pairs = json.loads(self.tool(sys.executable, "-c", code))

@@ -17,7 +17,9 @@ import pytest
 from tests.pipelines.stubs import Project, copied
 from tests.pipelines.test_dvc import check_runs, told
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: pip install -e '.[dev]'")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="the browser is driven by playwright: pip install -e '.[dev]'"
+)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -33,12 +35,16 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(375, 800), (1280, 900)])
-def test_the_report_opens_whole_and_in_order(finished: tuple[Path, list[str]], browser: Any, width: int, height: int, scheme: str) -> None:
+def test_the_report_opens_whole_and_in_order(
+    finished: tuple[Path, list[str]], browser: Any, width: int, height: int, scheme: str
+) -> None:
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else wrong.append(request.url))
+    page.on(
+        "request", lambda request: None if request.url.startswith(("file:", "data:")) else wrong.append(request.url)
+    )
     page.goto((finished[0] / "report" / "report.html").as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert wrong == []
@@ -55,8 +61,25 @@ def server(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    place = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts")]
-    words = [sys.executable, "-m", "mlflow", "server", *place, "--host", "127.0.0.1", "--port", url.rpartition(":")[2], "--workers", "1"]
+    place = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        str(tmp_path / "artifacts"),
+    ]
+    words = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *place,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        url.rpartition(":")[2],
+        "--workers",
+        "1",
+    ]
     with (tmp_path / "server.log").open("w") as log:
         running = subprocess.Popen(
             words, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, stdout=log, stderr=log, start_new_session=True
@@ -68,7 +91,9 @@ def server(tmp_path: Path) -> Iterator[str]:
                 urllib.request.urlopen(f"{url}/health").close()
                 break
             except OSError:
-                assert running.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()[-3000:]
+                assert running.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()[
+                    -3000:
+                ]
                 time.sleep(0.3)
         yield url
     finally:

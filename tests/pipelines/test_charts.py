@@ -6,7 +6,20 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from pipelines._charts import BOTTOM, HEIGHT, LEFT, LIGHT, RIGHT, WIDTH, auroc_by_round, histogram, roc, shares_by_round, standalone, ticks
+from kka.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    LIGHT,
+    RIGHT,
+    WIDTH,
+    auroc_by_round,
+    histogram,
+    roc,
+    shares_by_round,
+    standalone,
+    ticks,
+)
 
 TOP = 50.0  # beneath a legend of one line
 HOSTILE = '<script>alert(1)</script>&"'
@@ -36,7 +49,12 @@ def near(points: list[tuple[float, float]]) -> object:
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
-    [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (0.926, 1, [0.92, 0.94, 0.96, 0.98, 1]), (-3, 25, [-10, 0, 10, 20, 30]), (0.5, 0.5, None)],
+    [
+        (0, 1, [0, 0.25, 0.5, 0.75, 1]),
+        (0.926, 1, [0.92, 0.94, 0.96, 0.98, 1]),
+        (-3, 25, [-10, 0, 10, 20, 30]),
+        (0.5, 0.5, None),
+    ],
 )
 def test_ticks_are_round_and_hold_the_figures(low: float, high: float, wanted: list[float] | None) -> None:
     found = ticks(low, high)
@@ -46,7 +64,10 @@ def test_ticks_are_round_and_hold_the_figures(low: float, high: float, wanted: l
 
 def test_auroc_by_round_stands_at_its_place_in_its_band() -> None:
     chart = auroc_by_round(["r0", "r1"], [0.5, 0.75], [(0.25, 0.5), (0.5, 1.0)], "near", [0.0, 1.0])
-    left, right = x(0.3 / 1.6), x(1.3 / 1.6)  # the rounds are one apart, with 0.3 beside them; the axis goes from 0 to 1
+    left, right = (
+        x(0.3 / 1.6),
+        x(1.3 / 1.6),
+    )  # the rounds are one apart, with 0.3 beside them; the axis goes from 0 to 1
     band, line = paths(chart, "first")
     assert np.array(line) == near([(left, y(0.5)), (right, y(0.75))])
     assert np.array(band) == near([(left, y(0.25)), (right, y(0.5)), (right, y(1)), (left, y(0.5))])

@@ -1,4 +1,5 @@
-"""Whoever looks after processes replaces those that are killed, quotes those that stop, and takes all of them along when it goes."""
+"""Whoever looks after processes replaces those that are killed, quotes those that stop, and takes all of them along
+when it goes."""
 
 import os
 import signal
@@ -10,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from kka.errors import KkaError
-from pipelines import _crew
-from pipelines._crew import look_after
+from pipelines.tuning import workers
+from pipelines.tuning.workers import look_after
 from tests.pipelines.conftest import ROOT, tiny
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in whose file `code` stands what a process does; each start is a line in `starts`."""
-    monkeypatch.setattr(_crew, "_LOOK", 0.05)
-    monkeypatch.setattr(_crew, "_PAUSE", 0.1)
+    monkeypatch.setattr(workers, "_LOOK", 0.05)
+    monkeypatch.setattr(workers, "_PAUSE", 0.1)
 
     def start(words: object, config: object, log: Path) -> subprocess.Popen[bytes]:
         with (tmp_path / "starts").open("a") as starts:
@@ -27,10 +28,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with log.open("wb") as told:
             code = (tmp_path / "code").read_text()
             return subprocess.Popen(
-                [sys.executable, "-c", code], stdout=told, stderr=subprocess.STDOUT, cwd=tmp_path, start_new_session=True
+                [sys.executable, "-c", code],
+                stdout=told,
+                stderr=subprocess.STDOUT,
+                cwd=tmp_path,
+                start_new_session=True,
             )
 
-    monkeypatch.setattr(_crew, "_start", start)
+    monkeypatch.setattr(workers, "_start", start)
     return tmp_path
 
 
@@ -54,7 +59,9 @@ def test_a_process_that_is_killed_is_replaced(place: Path) -> None:
 
 def test_what_kills_every_process_ends_it(place: Path) -> None:
     (place / "code").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(KkaError, match="^tune: 3 processes in a row were killed and nothing was finished. Is memory short?"):
+    with pytest.raises(
+        KkaError, match="^tune: 3 processes in a row were killed and nothing was finished. Is memory short?"
+    ):
         look_after(["--worker", "trials"], tiny(), place, lambda: 1, list)
 
 
@@ -92,7 +99,7 @@ def test_processes_end_with_the_one_that_looks_after_them(tmp_path: Path) -> Non
     """However that one ends; and what they have started ends with them."""
     code = (
         "import subprocess, sys, time\n"
-        "child = 'import os, subprocess, sys, time; from pipelines._crew import follow; follow(os.getppid());"
+        "child = 'import os, subprocess, sys, time; from pipelines.tuning.workers import follow; follow(os.getppid());"
         ' print(os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True); time.sleep(60)\'\n'
         "subprocess.Popen([sys.executable, '-c', child], start_new_session=True); time.sleep(60)\n"
     )

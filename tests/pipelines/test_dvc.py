@@ -45,7 +45,10 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
     last = first["r2"]
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
     hashes = {o["path"]: o["md5"] for s in lock.values() for o in s["outs"]}
-    assert (last["tags"]["dvc.anomalies"], last["tags"]["dvc.adapter"]) == (hashes["data/r2/anomalies"], hashes["data/r2/adapter"])
+    assert (last["tags"]["dvc.anomalies"], last["tags"]["dvc.adapter"]) == (
+        hashes["data/r2/anomalies"],
+        hashes["data/r2/adapter"],
+    )
     splits = ("train", "calibration", "validation", "test")
     assert set(last["inputs"]) == {hashes["data/r2/anomalies"], *(hashes[f"data/splits/{s}"] for s in splits)}
     shown = ["r2.png", "scores.csv"]
@@ -60,7 +63,12 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
     shown = project.tool("dvc", "metrics", "show").splitlines()
     assert [line.split()[0] for line in shown] == ["Path", "metrics/summary.json"]
     plots = json.loads(project.tool("dvc", "plots", "show", "--json"))
-    assert set(plots["data"]) == {"AUROC by round", "ROC, first and last round", "plots/r1/align.csv", "plots/r2/align.csv"}
+    assert set(plots["data"]) == {
+        "AUROC by round",
+        "ROC, first and last round",
+        "plots/r1/align.csv",
+        "plots/r2/align.csv",
+    }
 
     # restored from the cache, also where MLflow has forgotten everything
     for name in ("data", "metrics", "plots", "report"):
@@ -75,7 +83,12 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
 
     # a DPO parameter: nothing before align@r1, and a lineage of its own
     project.params(align__beta=0.5)
-    kept = {"prepare", "baseline", "evaluate-baseline", *(f"{s}@r1" for s in ("describe", "synthesize", "assess", "detect", "evaluate"))}
+    kept = {
+        "prepare",
+        "baseline",
+        "evaluate-baseline",
+        *(f"{s}@r1" for s in ("describe", "synthesize", "assess", "detect", "evaluate")),
+    }
     assert set(project.repro()) == ALL - kept
     assert len(runs := project.runs()) == 8
     for beta in ("0.3", "0.5"):
@@ -88,7 +101,8 @@ def test_the_graph_runs_what_changed_and_mlflow_shows_every_round_once(project: 
 
 
 def told(runs: list[dict[str, Any]], but: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What runs hold, without what is another each time: their ids, and what stages cost; and without the figures `but`."""
+    """What runs hold, without what is another each time: their ids, and what stages cost; and without the figures
+    `but`."""
     return {
         (run["tags"]["kka.lineage"], run["tags"]["kka.chain"]): (
             {k: s for k, s in run["steps"].items() if not k.startswith(("seconds", "megabytes", *but))},
@@ -107,17 +121,22 @@ def test_after_a_run_there_is_nothing_left_to_tell(stubbed: Project, tmp_path: P
     assert project.tool(sys.executable, "-c", quick) == "False\n"
     (parent,) = [run for run in project.runs() if not run["parent"]]
     assert sorted(parent["artifacts"]) == ["params.yaml", "report.html"]
-    assert "| round |" in parent["tags"]["mlflow.note.content"] and "- images: generated" in parent["tags"]["mlflow.note.content"]
+    assert (
+        "| round |" in parent["tags"]["mlflow.note.content"]
+        and "- images: generated" in parent["tags"]["mlflow.note.content"]
+    )
 
 
 def test_reconciliation_killed_at_any_moment_is_made_good_by_the_next(stubbed: Project, tmp_path: Path) -> None:
     wanted, victim = copied(stubbed, tmp_path / "whole").runs(), copied(stubbed, tmp_path / "victim")
     check_runs(wanted, ["r1", "r2"])
     began = time.monotonic()
-    victim.tool(sys.executable, "-c", "import pipelines._reconcile, pipelines._watch, mlflow")
+    victim.tool(sys.executable, "-c", "import pipelines.tracking.reconcile, pipelines.tracking.watch, mlflow")
     start = time.monotonic() - began  # what imports take here and now
     for late in (0.2, 0.5, 0.9, 1.4, 2.0, 2.7):
-        process = subprocess.Popen([sys.executable, "-m", "pipelines.track"], cwd=victim.folder, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.track"], cwd=victim.folder, stderr=subprocess.DEVNULL
+        )
         time.sleep(start + late)
         process.kill()
         process.wait()
@@ -192,8 +211,16 @@ def test_a_removed_database_comes_back_with_all_that_git_remembers(stubbed: Proj
 
 def test_a_run_that_is_not_there_is_one_sentence(stubbed: Project, tmp_path: Path) -> None:
     project = copied(stubbed, tmp_path / "project")
-    for wanted, sentence in {"0" * 32: "there is no run '000", "data/r9/detector": "dvc.lock holds no 'data/r9/detector'"}.items():
-        done = subprocess.run([sys.executable, "-m", "pipelines.track", "show", wanted], cwd=project.folder, capture_output=True, text=True)
+    for wanted, sentence in {
+        "0" * 32: "there is no run '000",
+        "data/r9/detector": "dvc.lock holds no 'data/r9/detector'",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.track", "show", wanted],
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+        )
         assert (done.returncode, done.stderr.count("\n")) == (1, 1) and sentence in done.stderr
 
 
@@ -227,14 +254,18 @@ def test_integer_round_keys_end_every_stage_instead_of_running_none(project: Pro
     path = project.folder / "params.yaml"
     values = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(values | {"rounds": {1: {"prev": "r0"}}}))
-    done = subprocess.run([sys.executable, "-m", "pipelines.prepare"], cwd=project.folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.prepare"], cwd=project.folder, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "write r1" in done.stderr
 
 
 def test_a_stage_that_was_killed_shows_as_failed(project: Project) -> None:
     (project.folder / "pipelines" / "prepare.py").write_text(
-        f"NAME = 'prepare'\n{STUB}".replace("    name =", "    run.log('half', 1.0, 0); import time; time.sleep(60)\n    name =")
+        f"NAME = 'prepare'\n{STUB}".replace(
+            "    name =", "    run.log('half', 1.0, 0); import time; time.sleep(60)\n    name ="
+        )
     )
     stage = subprocess.Popen([sys.executable, "-m", "pipelines.prepare"], cwd=project.folder)
     spool = project.folder / "mlruns" / "spool"
@@ -276,7 +307,10 @@ def test_eight_experiments_at_once_lose_no_run_and_double_none(stubbed: Project,
 @pytest.mark.slow
 def test_trials_of_a_study_are_experiments(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", stubs=False)
-    space = {"align.beta": {"low": 0.1, "high": 1.0, "log": True}, "detect.options.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    space = {
+        "align.beta": {"low": 0.1, "high": 1.0, "log": True},
+        "detect.options.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    }
     tune = {"trials": 2, "confirm": {"top": 0, "seeds": 2}, "space": space}
     path = project.folder / "params.yaml"
     before = yaml.safe_load(path.read_text())
@@ -288,7 +322,10 @@ def test_trials_of_a_study_are_experiments(tmp_path: Path) -> None:
     told = project.tool(sys.executable, "-m", "pipelines.tune", "--dvc", "--apply", "1")
     assert "trial 1, whose figure in the study nobody has confirmed" in told
     after = yaml.safe_load(path.read_text())
-    assert after["align"]["beta"] != before["align"]["beta"] and 1e-4 <= after["detect"]["options"]["learning_rate"] <= 1e-2
+    assert (
+        after["align"]["beta"] != before["align"]["beta"]
+        and 1e-4 <= after["detect"]["options"]["learning_rate"] <= 1e-2
+    )
     assert (project.folder / "data" / "r1" / "detector").is_dir() and project.repro() == []
 
 

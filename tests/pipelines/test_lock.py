@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kka.errors import KkaError
-from pipelines._lock import Lock
+from pipelines.tracking.dvc_lock import Lock
 
 PARAMS: dict[str, Any] = {
     "seed": 0,
@@ -32,12 +32,17 @@ def stage(
 
 
 def project(root: Path, params: dict[str, Any]) -> Lock:
-    """detect@r1 -> align@r1 -> describe@r2, and evaluate@r1 beside them; all but params.yaml as it was when they ran."""
+    """detect@r1 -> align@r1 -> describe@r2, and evaluate@r1 beside them; all but params.yaml as it was when they
+    ran."""
     stages = {
-        "describe@r2": stage({"seed": 0}, {"data/r1/adapter": "adapter"}, {"metrics/r2/describe.json": "{}"}, "describe r2 r1"),
+        "describe@r2": stage(
+            {"seed": 0}, {"data/r1/adapter": "adapter"}, {"metrics/r2/describe.json": "{}"}, "describe r2 r1"
+        ),
         "detect@r1": stage({"detect.options": {"steps": 5}}, {"kka/code.py": "code"}, {"data/r1/detector": "detector"}),
         "align@r1": stage({"align": {"beta": 0.3}}, {"data/r1/pool": "pool"}, {"data/r1/adapter": "adapter"}),
-        "evaluate@r1": stage({"seed": 0}, {"data/r1/detector": "detector"}, {"metrics/r1/evaluate.json": "{}", "plots/r1/roc.csv": "x"}),
+        "evaluate@r1": stage(
+            {"seed": 0}, {"data/r1/detector": "detector"}, {"metrics/r1/evaluate.json": "{}", "plots/r1/roc.csv": "x"}
+        ),
     }
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     (root / "params.yaml").write_text(yaml.safe_dump(params))
@@ -58,7 +63,9 @@ def test_everything_is_fresh_under_the_parameters_it_ran_with(tmp_path: Path) ->
         ({"rounds": {"r1": {"prev": "r0"}, "r2": {"prev": "r0"}}}, {"detect@r1", "align@r1", "evaluate@r1"}),
     ],
 )
-def test_a_changed_parameter_makes_all_behind_it_stale(tmp_path: Path, changes: dict[str, Any], fresh: set[str]) -> None:
+def test_a_changed_parameter_makes_all_behind_it_stale(
+    tmp_path: Path, changes: dict[str, Any], fresh: set[str]
+) -> None:
     assert set(project(tmp_path, PARAMS | changes).stages) == fresh
 
 

@@ -16,10 +16,10 @@ from kka.errors import KkaError
 from kka.images import read_images, read_split
 from kka.metrics import auroc
 from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
-from pipelines import _preferences, align, describe, detect, prepare, synthesize
-from pipelines._scored import read_scores
-from pipelines._stage import Run, make_run
+from pipelines import align, describe, detect, preferences, prepare, synthesize
 from pipelines.loop import run_loop, step
+from pipelines.scored import read_scores
+from pipelines.stage import Run, make_run
 from tests.pipelines.conftest import Drawn, tiny
 
 TWO = tiny(rounds={"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}, last="r2")
@@ -45,7 +45,10 @@ def test_a_round_leaves_its_records_behind(finished: tuple[Path, list[str]]) -> 
     assert len(read_images(root / "data/r1/anomalies")) == 24 and len(read_images(root / "data/r1/controls")) == 8
     pairs = read_records(root / "data/r1/pairs.jsonl", Pair)
     assert {p.part for p in pairs} <= {"train", "validation"} and pairs
-    figures = {s: read_json(root / f"metrics/r1/{s}.json") for s in ("describe", "synthesize", "assess", "detect", "align", "evaluate")}
+    figures = {
+        s: read_json(root / f"metrics/r1/{s}.json")
+        for s in ("describe", "synthesize", "assess", "detect", "align", "evaluate")
+    }
     assert figures["describe"]["kept"] == figures["synthesize"]["anomalies"] == figures["detect"]["pool"] == 24
     assert figures["assess"]["hard"] + figures["assess"]["between"] + figures["assess"]["easy"] == 24
     assert 0 < figures["assess"]["controls_auroc"] < 1 and 0 <= figures["align"]["readable"] <= 1
@@ -53,7 +56,9 @@ def test_a_round_leaves_its_records_behind(finished: tuple[Path, list[str]]) -> 
     assert {"bce/loss", "align/loss"} <= set(logged)
 
 
-def test_a_detector_is_fitted_from_each_seed_and_evaluated_over_all(finished: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_a_detector_is_fitted_from_each_seed_and_evaluated_over_all(
+    finished: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     for name in ("r0", "r1"):
         folder = finished[0] / "data" / name
         assert [p.name for p in (folder / "repeats").iterdir()] == ["1"]
@@ -66,10 +71,14 @@ def test_a_detector_is_fitted_from_each_seed_and_evaluated_over_all(finished: tu
         ]
         labels = read_split(finished[0] / "data/splits/test").labels
         both = [auroc(s, labels) for s in scored]
-        assert figures["auroc"] == pytest.approx(np.mean(both)) and figures["auroc_std"] == pytest.approx(np.std(both, ddof=1))
+        assert figures["auroc"] == pytest.approx(np.mean(both)) and figures["auroc_std"] == pytest.approx(
+            np.std(both, ddof=1)
+        )
         assert np.array_equal(read_scores(make_run(tiny(), finished[0], []), name).values, scored[0])
     run_loop(tiny(detect__seeds=1, evaluate__bootstrap=0), root := tmp_path / "one", report=False)
-    assert not list((root / "data/r1/repeats").iterdir()) and "auroc_std" not in read_json(root / "metrics/r1/evaluate.json")
+    assert not list((root / "data/r1/repeats").iterdir()) and "auroc_std" not in read_json(
+        root / "metrics/r1/evaluate.json"
+    )
 
 
 def test_a_detector_with_score_maps_shows_them_in_the_report(copy: Run) -> None:
@@ -138,18 +147,27 @@ def test_a_corrupt_adapter_is_refused(copy: Run) -> None:
 def test_no_description_that_the_guard_keeps_ends_the_round(copy: Run) -> None:
     before = written(copy.root)
     run = make_run(
-        tiny(describe__attempts=4, describe__guard={"normal_quantile": 0.0, "readable_quantile": 1.0, "readable_margin": 0.0}),
+        tiny(
+            describe__attempts=4,
+            describe__guard={"normal_quantile": 0.0, "readable_quantile": 1.0, "readable_margin": 0.0},
+        ),
         copy.root,
         ["r1"],
     )
-    with pytest.raises(KkaError, match="describe: round r1 wanted 24 descriptions, got none that the guard keeps .4 attempts, 0 kept"):
+    with pytest.raises(
+        KkaError, match="describe: round r1 wanted 24 descriptions, got none that the guard keeps .4 attempts, 0 kept"
+    ):
         describe.main(run)
     assert written(copy.root) == before
 
 
 def test_an_adapter_that_has_fallen_apart_ends_the_round(copy: Run) -> None:
     before = written(copy.root)
-    run = make_run(tiny(align__learning_rate=0.5, align__health={"sample": 20, "readable": 1.0, "distinct": 1.0}), copy.root, ["r1"])
+    run = make_run(
+        tiny(align__learning_rate=0.5, align__health={"sample": 20, "readable": 1.0, "distinct": 1.0}),
+        copy.root,
+        ["r1"],
+    )
     with pytest.raises(
         KkaError,
         match=r"align: the adapter of round r1 has fallen apart: \d+% of 20 descriptions are (readable|distinct), wanted at least 100%",
@@ -162,7 +180,7 @@ def test_an_adapter_that_went_too_far_goes_part_of_the_way(copy: Run, monkeypatc
     start, end = (load_file(copy.path("data", name, "adapter", "adapter_model.safetensors")) for name in ("r0", "r1"))
     ill, well = ({"attempts": 20, "readable": 1.0, "distinct": distinct, "normal": 0} for distinct in (0.1, 1.0))
     answers = iter([ill, ill, well])
-    monkeypatch.setattr(_preferences, "figures", lambda found: next(answers))
+    monkeypatch.setattr(preferences, "figures", lambda found: next(answers))
     align.main(copy)
     assert read_json(copy.path("metrics", "r1", "align.json"))["share_of_the_way"] == 0.25
     reached = load_file(copy.path("data", "r1", "adapter", "adapter_model.safetensors"))
@@ -208,10 +226,10 @@ def test_interrupted_synthesis_keeps_its_whole_shards(copy: Run, monkeypatch: py
 
 
 def test_a_pool_of_hard_ones_only_writes_nothing(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import _verdicts, assess
+    from pipelines import assess, verdicts
 
     before = written(copy.root)
-    monkeypatch.setattr(_verdicts, "grade", lambda scores, calibration, **_: ["hard"] * len(scores))
+    monkeypatch.setattr(verdicts, "grade", lambda scores, calibration, **_: ["hard"] * len(scores))
     with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies"):
         assess.main(copy)
     assert written(copy.root) == before

@@ -14,9 +14,9 @@ from kka import detectors
 from kka.images import write_images
 from kka.records import Anomaly, Description, read_json, read_records, sha256, write_json, write_records
 from pipelines import report
-from pipelines._page import verdict
-from pipelines._sheets import rows_of
-from pipelines._stage import Run
+from pipelines.reporting.page import verdict
+from pipelines.reporting.pictures import rows_of
+from pipelines.stage import Run
 from tests.pipelines.test_tables import ROWS
 
 HOSTILE = '<script>alert(1)</script>&"'
@@ -70,7 +70,13 @@ def test_a_page_shows_everything_and_asks_for_nothing(copy: Run) -> None:
 def test_files_stand_beside_the_page(copy: Run) -> None:
     reported(copy)
     names = {p.name for p in copy.path("report").iterdir()}
-    assert names == {"report.html", "report.md", "table.md", "r1.png", *(f"{r}-{c}.svg" for r in ("r0", "r1") for c in ("roc", "scores"))}
+    assert names == {
+        "report.html",
+        "report.md",
+        "table.md",
+        "r1.png",
+        *(f"{r}-{c}.svg" for r in ("r0", "r1") for c in ("roc", "scores")),
+    }
     assert set(read_json(copy.path("metrics", "summary.json"))) >= {"auroc", "auroc_r0", "gained", "images"}
 
 
@@ -85,7 +91,11 @@ def test_a_hostile_caption_is_text_wherever_it_stands(copy: Run) -> None:
     for name, kind in (("pool", Anomaly), ("descriptions", Description)):
         path = run.path("data", "r1", f"{name}.jsonl")
         write_records(
-            path, [replace(r, text=HOSTILE, **({"outcome": "normal"} if name == "descriptions" else {})) for r in read_records(path, kind)]
+            path,
+            [
+                replace(r, text=HOSTILE, **({"outcome": "normal"} if name == "descriptions" else {}))
+                for r in read_records(path, kind)
+            ],
         )
     captions = run.path("data", "r1", "controls", "captions.json")
     write_json(captions, [HOSTILE] * len(read_json(captions)))
@@ -106,12 +116,16 @@ def test_without_real_anomalies_the_page_says_so(copy: Run) -> None:
     for name in ("r0", "r1"):
         path = run.path("metrics", name, "evaluate.json")
         write_json(
-            path, {k: v for k, v in read_json(path).items() if k in ("threshold", "false_positive_rate", "controls_auroc")} | {"groups": {}}
+            path,
+            {k: v for k, v in read_json(path).items() if k in ("threshold", "false_positive_rate", "controls_auroc")}
+            | {"groups": {}},
         )
         lines = run.path("data", name, "scores.csv").read_text().splitlines(keepends=True)
         run.path("data", name, "scores.csv").write_text("".join(line for line in lines if ",1," not in line))
     mistakes = run.path("data", "r1", "mistakes", "mistakes.jsonl")
-    mistakes.write_text("".join(line for line in mistakes.read_text().splitlines(keepends=True) if '"label": 0' in line))
+    mistakes.write_text(
+        "".join(line for line in mistakes.read_text().splitlines(keepends=True) if '"label": 0' in line)
+    )
     page = reported(run)
     assert "holds no real anomalies, so nobody can tell how many are found; after one round" in page
     assert "AUROC by round" not in page and 'id="roc"' not in page and "score lowest" not in page
@@ -129,7 +143,9 @@ def test_the_verdict_is_one_sentence_whatever_happened() -> None:
 def test_what_is_refused_is_said_with_its_duplicates(copy: Run) -> None:
     path = copy.path("data", "r1", "descriptions.jsonl")
     write_records(path, [*read_records(path, Description), Description("99999", "said before", "duplicate", 0.0, 0.0)])
-    assert "said before" in reported(copy) and "- duplicate: said before" in copy.path("report", "report.md").read_text()
+    assert (
+        "said before" in reported(copy) and "- duplicate: said before" in copy.path("report", "report.md").read_text()
+    )
 
 
 def test_where_none_is_hard_the_nearest_are_shown_under_a_title_that_says_so(copy: Run) -> None:
@@ -146,10 +162,14 @@ def test_pictures_of_any_size_stay_small(
 ) -> None:
     """Soft patterns with some noise, as photographs are; heat maps beneath all of them."""
     run, rng = copy, np.random.default_rng(0)
-    soft = np.kron(rng.integers(0, 230, (24, 8, 8, 3)), np.ones((1, side // 8, side // 8, 1))) + rng.integers(0, 25, (24, side, side, 3))
+    soft = np.kron(rng.integers(0, 230, (24, 8, 8, 3)), np.ones((1, side // 8, side // 8, 1))) + rng.integers(
+        0, 25, (24, side, side, 3)
+    )
     images = soft.astype(np.uint8)
     grades = ("hard", "easy", "easy")
-    pool = [anomaly(f"r1-{i:05d}", row=i, text=f"{i}", grade=grades[i % 3], sha256=sha256(images[i])) for i in range(24)]
+    pool = [
+        anomaly(f"r1-{i:05d}", row=i, text=f"{i}", grade=grades[i % 3], sha256=sha256(images[i])) for i in range(24)
+    ]
     write_records(run.path("data", "r1", "pool.jsonl"), pool)
     for part in ("anomalies", "controls", "mistakes"):
         shutil.rmtree(run.path("data", "r1", part, "images-00000.parquet"), ignore_errors=True)

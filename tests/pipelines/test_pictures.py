@@ -9,9 +9,9 @@ import pytest
 from kka.errors import KkaError
 from kka.images import read_images, shard_path, write_images
 from kka.records import Anomaly, Description, sha256, write_json, write_records
-from pipelines._matching import match_spectrum
-from pipelines._pictures import measuring_controls, new_pictures, pictures, training_controls
-from pipelines._stage import Run, make_run
+from pipelines.generated import measuring_controls, new_pictures, pictures, training_controls
+from pipelines.matching import match_spectrum
+from pipelines.stage import Run, make_run
 from tests.pipelines.conftest import tiny
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)  # more than one shard
@@ -33,7 +33,9 @@ def test_pictures_come_in_the_order_of_their_records(run: Run, anomaly: Callable
 @pytest.mark.parametrize("row", [1, 3])
 def test_a_picture_that_is_not_the_recorded_one_is_refused(run: Run, anomaly: Callable[..., Anomaly], row: int) -> None:
     store(run, "r1", "anomalies", 3)
-    with pytest.raises(KkaError, match=f"data/r1/anomalies: picture {row} is not the one.*dvc repro --force synthesize@r1"):
+    with pytest.raises(
+        KkaError, match=f"data/r1/anomalies: picture {row} is not the one.*dvc repro --force synthesize@r1"
+    ):
         pictures(run, [anomaly(row=row, sha256=sha256(IMAGES[0]))])
 
 
@@ -92,7 +94,10 @@ def test_spectra_are_matched_by_the_training_half_of_the_controls_alone(run: Run
     normals, found = IMAGES[200:], []
     for measured in (10, 20):  # the measuring half differs
         store(run, "r1", "anomalies", 5)
-        write_images(folder := run.path("data", "r1", "controls"), np.concatenate([IMAGES[:8] // 2, IMAGES[measured : measured + 8]]))
+        write_images(
+            folder := run.path("data", "r1", "controls"),
+            np.concatenate([IMAGES[:8] // 2, IMAGES[measured : measured + 8]]),
+        )
         write_json(folder / "captions.json", ["a flower"] * 16)
         match_spectrum(run, normals)
         found.append(read_images(run.path("data", "r1", "anomalies")))

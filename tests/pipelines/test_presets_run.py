@@ -1,5 +1,5 @@
-"""Every preset with a data set or models of its own runs to its end: its data in their official form, and small stand-ins of the
-architectures that it names."""
+"""Every preset with a data set or models of its own runs to its end: its data in their official form, and small
+stand-ins of the architectures that it names."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,15 +10,20 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
-from kka import presets
-from kka.config import check_config
 from kka.mini import lm
+from kka.project import presets
+from kka.project.config import check_config
 from kka.records import read_json, seed_of
 from pipelines.loop import run_loop
 from tests import standins
 from tests.conftest import photographs
 
-CAPTIONS = ["a photo of a part", "an aerial photo of a tennis court", "this flower has pointed petals", "a small photo of a bed"]
+CAPTIONS = [
+    "a photo of a part",
+    "an aerial photo of a tennis court",
+    "this flower has pointed petals",
+    "a small photo of a bed",
+]
 SMALL = [
     "rounds={r1: {prev: r0}}", "last=r1", "prepare.image_size=32", "describe.count=8", "describe.attempts=40", "describe.batch_size=8",
     "describe.max_new_tokens=12", "detect.seeds=1", "evaluate.bootstrap=10", "align.steps=2", "align.pairs=16", "align.batch_size=2",
@@ -82,9 +87,17 @@ def changes(name: str, folder: Path, data: Path) -> list[str]:
     found = [f"prepare.options.{k}={v}" for k, v in make(data).items()]
     if name == "cifar100-bank":
         lm.train(folder / "lm", CAPTIONS * 20, steps=4)
-        return [*found, f"describe.model={folder / 'lm'}", "align.candidates=20", "detect.options={members: 1, steps: 10}"]
+        return [
+            *found,
+            f"describe.model={folder / 'lm'}",
+            "align.candidates=20",
+            "detect.options={members: 1, steps: 10}",
+        ]
     found += [f"describe.model={standins.language_model(folder / 'lm', writer, CAPTIONS)}", "align.candidates=12"]
-    found += [f"synthesize.options.model={standins.PIPELINES[pipeline](folder / 'pipeline')}", "synthesize.options.steps=2"]
+    found += [
+        f"synthesize.options.model={standins.PIPELINES[pipeline](folder / 'pipeline')}",
+        "synthesize.options.steps=2",
+    ]
     found += ["synthesize.controls=4"]
     if backbone:
         return [*found, f"detect.options.backbone={standins.backbone(folder / 'backbone', backbone)}"]

@@ -30,10 +30,10 @@ from kka.errors import KkaError
 from kka.images import write_split
 from kka.records import Split
 from kka.scoring import Scorer
-from pipelines._models import log_model
-from pipelines._served import Served
-from pipelines._tracker import Tracker
 from pipelines.register import register
+from pipelines.tracking.package import log_model
+from pipelines.tracking.runs import Tracker
+from pipelines.tracking.served import Served
 from tests.conftest import ROOT, photographs
 from tests.pipelines.conftest import tiny
 
@@ -62,7 +62,10 @@ class Project:
         """The run of a round that has been evaluated."""
         noise = np.random.default_rng([3, list(QUALITY).index(name)]).normal(size=len(LABELS))
         rows = [("calibration", 0, "normal", float(s)) for s in self.detector.score(self.calibration)]
-        rows += [("test", int(y), "odd" if y else "normal", float(e + y * QUALITY[name])) for y, e in zip(LABELS, noise, strict=True)]
+        rows += [
+            ("test", int(y), "odd" if y else "normal", float(e + y * QUALITY[name]))
+            for y, e in zip(LABELS, noise, strict=True)
+        ]
         path = self.folder / "data" / name / "scores.csv"
         with path.open("w", newline="") as table:
             csv.writer(table).writerows([("split", "label", "group", "score"), *rows])
@@ -91,7 +94,10 @@ def aliases(project: Project) -> dict[str, str]:
 def test_the_champion_moves_to_what_is_better_for_sure(project: Project) -> None:
     runs = {name: project.log(name) for name in QUALITY}
     first = register(project.home, runs["r0"], None, False)
-    assert first.startswith("kka-blossom version 1 is the champion. AUROC ") and aliases(project) == {"candidate": "1", "champion": "1"}
+    assert first.startswith("kka-blossom version 1 is the champion. AUROC ") and aliases(project) == {
+        "candidate": "1",
+        "champion": "1",
+    }
     # 0.9 after 0.8 deviations, on 80 pictures: higher, and the interval holds zero
     second = register(project.home, runs["r1"], None, False)
     assert "version 2 is the candidate; version 1 stays champion." in second and "no better for sure" in second
@@ -116,7 +122,13 @@ def test_a_champion_is_compared_by_what_it_was_when_it_was_registered(project: P
     try:
         project.log("r0", "the test split")
         project.tracker.tag(run, {"dvc.detector": "md5 of a better one"})
-        log_model(project.tracker, run, "r0", project.folder, {"dvc.detector": "md5 of a better one", "dvc.test": "the test split"})
+        log_model(
+            project.tracker,
+            run,
+            "r0",
+            project.folder,
+            {"dvc.detector": "md5 of a better one", "dvc.test": "the test split"},
+        )
     finally:
         QUALITY["r0"] = before
     assert "version 2 is the champion. " in register(project.home, run, None, False)
@@ -168,7 +180,9 @@ def load(project: Project, name: str) -> Any:
     return mlflow.pyfunc.load_model(place)
 
 
-def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_read(project: Project, tmp_path: Path) -> None:
+def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_read(
+    project: Project, tmp_path: Path
+) -> None:
     project.log("r1")
     model = load(project, "r1")
     pictures = photographs(3, np.random.default_rng(5))
@@ -176,7 +190,10 @@ def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_re
     ways = [png(pictures[0]), base64.b64encode(png(pictures[0])).decode(), pictures[0], pictures[0].tolist(), str(tmp_path / "a.png"),
             "data:image/png;base64," + base64.b64encode(png(pictures[0])).decode()]  # fmt: skip
     odd = [b"no picture", "no/path", None, [[1, 300]], pictures[0].astype(float)]
-    assert "is no base64; paths want the parameter paths" in model.predict(pd.DataFrame({"image": [str(tmp_path / "a.png")]}))["error"][0]
+    assert (
+        "is no base64; paths want the parameter paths"
+        in model.predict(pd.DataFrame({"image": [str(tmp_path / "a.png")]}))["error"][0]
+    )
     path = ways.pop(4)
     by_path = model.predict(pd.DataFrame({"image": [path, "no/path"]}), params={"paths": True})
     found = model.predict(pd.DataFrame({"image": [*ways, *odd]}))
@@ -188,7 +205,11 @@ def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_re
     assert found["alarm"][: len(ways)].tolist() == [bool(found["p_value"][0] <= 0.05)] * len(ways)
     assert found["score"][len(ways) :].isna().all() and found["error"][: len(ways)].isna().all()
     said = found["error"][len(ways) :].tolist()
-    assert [bool(s) for s in said] == [True] * len(odd) and "no picture that Pillow knows" in said[0] and "is no base64" in said[1]
+    assert (
+        [bool(s) for s in said] == [True] * len(odd)
+        and "no picture that Pillow knows" in said[0]
+        and "is no base64" in said[1]
+    )
 
 
 def test_a_model_needs_nothing_but_its_requirements(project: Project) -> None:
@@ -236,7 +257,9 @@ def test_the_rate_of_false_alarms_is_the_callers(project: Project) -> None:
     assert found["alarm"].all()
 
 
-def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "import torch\n\n\ndef make():\n    torch.manual_seed(0)\n    conv = torch.nn.Conv2d(3, 8, 3, 2)\n"
@@ -263,7 +286,8 @@ def test_a_server_reads_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("__pyfunc_model_path__", "somewhere")
     found = served.predict(None, asked, {"paths": True})
     assert (
-        all("a server reads none" in said or "no picture" in said for said in found["error"]) and "a server reads none" in found["error"][0]
+        all("a server reads none" in said or "no picture" in said for said in found["error"])
+        and "a server reads none" in found["error"][0]
     )
 
 
@@ -274,7 +298,7 @@ def test_a_served_champion_says_what_predict_says(project: Project, tmp_path: Pa
     (tmp_path / "new").mkdir()
     for i, picture in enumerate(pictures):
         (tmp_path / "new" / f"{i}.png").write_bytes(png(picture))
-    code = "from kka.cli import main; main()"
+    code = "from kka.project.cli import main; main()"
     told = subprocess.run([sys.executable, "-c", code, "predict", "new", "--round", "r1"], cwd=tmp_path,
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)  # fmt: skip
     assert told.returncode == 0, told.stderr
@@ -285,13 +309,18 @@ def test_a_served_champion_says_what_predict_says(project: Project, tmp_path: Pa
         port = free.getsockname()[1]
     (elsewhere := tmp_path / "elsewhere").mkdir()
     words = ["models", "serve", "-m", "models:/kka-blossom@champion", "--env-manager", "local", "-p", str(port)]
-    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.home}/mlflow.db", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    own = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project.home}/mlflow.db",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=elsewhere, env=os.environ | own, stdout=log, stderr=log,
                                   start_new_session=True)  # fmt: skip
     try:
         body = json.dumps({"dataframe_records": records}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
         answer = _patiently(request, server, tmp_path / "server.log")
     finally:
         os.killpg(server.pid, 9)

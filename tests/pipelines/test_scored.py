@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 
 from kka.records import Mistake, Split
-from pipelines._scored import MOST, read_mistakes, read_scores, write_scored
-from pipelines._stage import Run
+from pipelines.scored import MOST, read_mistakes, read_scores, write_scored
+from pipelines.stage import Run
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3)).astype(np.uint8)
 TEST = Split(
-    IMAGES, tuple(f'caption, "{i}"' for i in range(30)), np.repeat([0, 1], [20, 10]), tuple(["a, b"] * 20 + ["near"] * 4 + ["far"] * 6)
+    IMAGES,
+    tuple(f'caption, "{i}"' for i in range(30)),
+    np.repeat([0, 1], [20, 10]),
+    tuple(["a, b"] * 20 + ["near"] * 4 + ["far"] * 6),
 )
 CALIBRATION = TEST.take(np.arange(2))
 SCORES = np.random.default_rng(1).normal(TEST.labels, 1.0) / 3
@@ -25,7 +28,11 @@ def test_every_score_stands_in_full_calibration_first(run: Run) -> None:
     head, *lines = run.path("data", "r1", "scores.csv").read_text().splitlines()
     assert head == "split,label,group,score"
     assert lines[:2] == ['calibration,0,"a, b",0.1', 'calibration,0,"a, b",0.2']
-    assert lines[2] == f'test,0,"a, b",{float(SCORES[0])!r}' and lines[-1] == f"test,1,far,{float(SCORES[29])!r}" and len(lines) == 32
+    assert (
+        lines[2] == f'test,0,"a, b",{float(SCORES[0])!r}'
+        and lines[-1] == f"test,1,far,{float(SCORES[29])!r}"
+        and len(lines) == 32
+    )
     found = read_scores(run, "r1")
     assert np.array_equal(found.values, SCORES) and np.array_equal(found.labels, TEST.labels)
     assert (len(found.normals), len(found.anomalies)) == (20, 10)

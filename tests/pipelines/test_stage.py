@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from kka import presets
 from kka.errors import KkaError
-from pipelines._stage import Run, make_run
+from kka.project import presets
+from pipelines.stage import Run, make_run
 from tests.pipelines.conftest import ROOT, tiny
 
 
 def ends(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A stage as DVC starts it, in a folder with its own params.yaml."""
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -37,7 +41,18 @@ def test_a_run_knows_its_round_and_its_previous_one(tmp_path: Path) -> None:
 def test_seeds_differ_by_stage_round_item_and_base(run: Run) -> None:
     other = make_run(tiny(seed=1), run.root, ["r1"])
     zero = make_run(run.config, run.root, [])
-    assert len({run.seed("describe"), run.seed("detect"), run.seed("describe", 0), zero.seed("describe"), other.seed("describe")}) == 5
+    assert (
+        len(
+            {
+                run.seed("describe"),
+                run.seed("detect"),
+                run.seed("describe", 0),
+                zero.seed("describe"),
+                other.seed("describe"),
+            }
+        )
+        == 5
+    )
 
 
 def test_a_folder_appears_whole_or_not_at_all(run: Run) -> None:
@@ -48,7 +63,11 @@ def test_a_folder_appears_whole_or_not_at_all(run: Run) -> None:
     with pytest.raises(RuntimeError), run.whole("data", "thing") as folder:
         (folder / "file").write_text("third")
         raise RuntimeError
-    assert [p.relative_to(run.root).as_posix() for p in sorted(run.root.rglob("*"))] == ["data", "data/thing", "data/thing/file"]
+    assert [p.relative_to(run.root).as_posix() for p in sorted(run.root.rglob("*"))] == [
+        "data",
+        "data/thing",
+        "data/thing/file",
+    ]
     assert run.path("data", "thing", "file").read_text() == "second"
 
 
@@ -61,7 +80,9 @@ def test_a_folder_appears_whole_or_not_at_all(run: Run) -> None:
         ("dataset: blossom", "dataset: blosom", "kka/datasets has no 'blosom'. Did you mean 'blossom'?"),
     ],
 )
-def test_a_mistake_in_params_ends_the_stage_with_its_sentence_alone(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_mistake_in_params_ends_the_stage_with_its_sentence_alone(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
     text = (ROOT / "params.yaml").read_text()
     assert old in text
     (tmp_path / "params.yaml").write_text(text.replace(old, new))
@@ -76,23 +97,34 @@ def test_a_stage_without_its_records_says_which_one_to_run(tmp_path: Path) -> No
     shutil.copy(ROOT / "params.yaml", tmp_path)
     result = ends(tmp_path, "pipelines.report", "r3")
     assert result.returncode == 1
-    assert result.stderr.startswith("kka: ") and "is missing. Run the stage that writes it, or `dvc repro`." in result.stderr
+    assert (
+        result.stderr.startswith("kka: ")
+        and "is missing. Run the stage that writes it, or `dvc repro`." in result.stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
         (["prepare"], "import runpy; runpy.run_module('pipelines.prepare', run_name='__main__')"),
-        (["kka", "data", "check"], "from kka.cli import main; main()"),
+        (["kka", "data", "check"], "from kka.project.cli import main; main()"),
     ],
 )
-def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path: Path, argv: list[str], code: str) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
+    tmp_path: Path, argv: list[str], code: str
+) -> None:
     """A limit on the size of files stands for the disk: from the kernel comes the same kind of error."""
     presets.write("blossom", tmp_path / "params.yaml")
     (tmp_path / "kka").symlink_to(ROOT / "kka")
-    limited = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.argv = {argv!r}; {code}"
+    limited = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.argv = {argv!r}; {code}"
+    )
     told = subprocess.run(
-        [sys.executable, "-c", limited], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", limited],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert told.returncode == 1 and "no space left to write to" in told.stderr.splitlines()[-1], told.stderr
     assert "Traceback" not in told.stderr

@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from pipelines._csv import write_csv
-from pipelines._tables import LEGEND, Row, curves, groups_table, hardest_group, markdown, rounds_table, summary, warning
+from pipelines.layout import write_csv
+from pipelines.reporting.tables import (
+    LEGEND,
+    Row,
+    curves,
+    groups_table,
+    hardest_group,
+    markdown,
+    rounds_table,
+    summary,
+    warning,
+)
 
 
 def row(name: str, near: float, **stages: dict[str, float]) -> Row:
@@ -27,7 +37,14 @@ ROWS = [
         "r1",
         0.875,
         detect={"images": 40, "hard_proportion": 0.25, "hard_proportion_wanted": 0.3},
-        describe={"readable": 0.975, "distinct": 1.0, "normal": 3, "unreadable": 1, "duplicate": 0, "mean_distance": 2.5},
+        describe={
+            "readable": 0.975,
+            "distinct": 1.0,
+            "normal": 3,
+            "unreadable": 1,
+            "duplicate": 0,
+            "mean_distance": 2.5,
+        },
         assess={"hard_rate": 0.125, "hard_rate_r0": 0.5},
     ),
 ]
@@ -49,7 +66,12 @@ def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -
         "-",
         "0.875 (0.500-0.900)",
     )
-    assert (one["images"], one["hard share"], one["refused"], one["distance"]) == ("40", "0.25 of 0.30", "3+1+0", "2.50")
+    assert (one["images"], one["hard share"], one["refused"], one["distance"]) == (
+        "40",
+        "0.25 of 0.30",
+        "3+1+0",
+        "2.50",
+    )
     assert (one["AUROC near"], one["hard now"], one["hard r0"], one["readable"]) == ("0.875", "0.12", "0.50", "98%")
 
 
@@ -61,7 +83,10 @@ def test_a_group_that_is_called_like_a_column_keeps_its_own() -> None:
 
 def test_every_column_is_explained() -> None:
     explained = {name for names in LEGEND for name in names.split(", ")}
-    assert {column.removesuffix(" (95%)") for column in rounds_table(ROWS, 0.95)[0]} - explained == {"round", "AUROC near"}
+    assert {column.removesuffix(" (95%)") for column in rounds_table(ROWS, 0.95)[0]} - explained == {
+        "round",
+        "AUROC near",
+    }
 
 
 def test_a_last_round_that_is_worse_is_said(tmp_path: Path) -> None:
@@ -112,7 +137,8 @@ def test_an_experiment_comes_to_few_rounded_figures_of_its_last_round() -> None:
 
 def test_a_table_is_padded() -> None:
     assert (
-        markdown([{"a": "1", "long": "2"}, {"a": "333", "long": "4"}]) == "| a   | long |\n| --- | ---- |\n| 1   | 2    |\n| 333 | 4    |\n"
+        markdown([{"a": "1", "long": "2"}, {"a": "333", "long": "4"}])
+        == "| a   | long |\n| --- | ---- |\n| 1   | 2    |\n| 333 | 4    |\n"
     )
 
 

@@ -1,4 +1,5 @@
-"""The runs of MLflow: named by what differs, found by whoever comes second, and with the figures that people compare by."""
+"""The runs of MLflow: named by what differs, found by whoever comes second, and with the figures that people compare
+by."""
 
 import shutil
 import subprocess
@@ -9,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kka import presets
-from kka.config import Config
 from kka.errors import KkaError
-from pipelines._database import connect
-from pipelines._reconcile import Costs, Round, headline
-from pipelines._space import changed
-from pipelines._tracker import Tracker, title
+from kka.project import presets
+from kka.project.config import Config
+from pipelines.tracking.database import connect
+from pipelines.tracking.reconcile import Costs, Round, headline
+from pipelines.tracking.runs import Tracker, title
+from pipelines.tuning.space import changed
 from tests.conftest import ROOT
 from tests.pipelines.conftest import tiny
 
@@ -33,7 +34,12 @@ def test_a_parent_is_named_by_what_differs_from_the_nearest_preset() -> None:
     assert title(tiny(synthesize__controls=4)) != title(tiny())
 
 
-ZERO = Round("r0", {"evaluate": {"auroc": 0.90, "fpr95": 0.4, "false_positive_rate": 0.05, "groups": {"far": 0.95, "near": 0.8}}}, {}, 30.0)
+ZERO = Round(
+    "r0",
+    {"evaluate": {"auroc": 0.90, "fpr95": 0.4, "false_positive_rate": 0.05, "groups": {"far": 0.95, "near": 0.8}}},
+    {},
+    30.0,
+)
 ONE = Round(
     "r1",
     {
@@ -110,8 +116,8 @@ WRITERS = """
 import os, sys
 from pathlib import Path
 import mlflow
-from kka.config import read_config
-from pipelines._tracker import Tracker
+from kka.project.config import read_config
+from pipelines.tracking.runs import Tracker
 
 def write(home, config, number):
     for tracker in (Tracker(home, config), Tracker(home, config.model_copy(update={"seed": number}))):
@@ -139,12 +145,16 @@ def test_eight_writers_at_once_lose_no_run_and_double_none(tmp_path: Path) -> No
     """From the very first moment, when there is no database."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"seed": 100}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    done = subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path / "mlruns")], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WRITERS, str(tmp_path / "mlruns")], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     client, experiment = connect(tmp_path / "mlruns")
     found = client.search_runs([experiment], max_results=1000)
     keys = [(run.data.tags["kka.lineage"], run.data.tags["kka.chain"]) for run in found]
-    assert len(keys) == len(set(keys)) == 9 * 4  # eight lineages of their own and the common one: a parent and three rounds each
+    assert (
+        len(keys) == len(set(keys)) == 9 * 4
+    )  # eight lineages of their own and the common one: a parent and three rounds each
     (round_one,) = [r for r in found if r.data.params["seed"] == "100" and r.data.tags["kka.chain"] == "r0/r1"]
     for i in range(8):
         history = client.get_metric_history(round_one.info.run_id, f"figure/{i}")
@@ -153,8 +163,10 @@ def test_eight_writers_at_once_lose_no_run_and_double_none(tmp_path: Path) -> No
 
 def in_a_process(code: str, home: Path, word: str = "") -> str:
     """What code prints in a process that knows nothing of this one's databases."""
-    head = "import sys; from pathlib import Path; from pipelines._database import connect; home, word = Path(sys.argv[1]), sys.argv[2];"
-    done = subprocess.run([sys.executable, "-c", head + code, str(home), word], cwd=ROOT, capture_output=True, text=True)
+    head = "import sys; from pathlib import Path; from pipelines.tracking.database import connect; home, word = Path(sys.argv[1]), sys.argv[2];"
+    done = subprocess.run(
+        [sys.executable, "-c", head + code, str(home), word], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

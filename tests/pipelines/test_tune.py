@@ -1,4 +1,5 @@
-"""Studies: what they may change, how they go on after a kill, whom they call the winner. Trials are of paper but in the last test."""
+"""Studies: what they may change, how they go on after a kill, whom they call the winner. Trials are of paper but in the
+last test."""
 
 import json
 import os
@@ -17,19 +18,20 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from kka import detectors, synthesizers
-from kka.config import Config
 from kka.errors import Collapse, KkaError
 from kka.images import read_split
 from kka.metrics import auroc
-from kka.presets import edited
+from kka.project.config import Config
+from kka.project.presets import edited
 from kka.records import Anomaly, read_records, sha256
-from pipelines import _study, tune
-from pipelines._mirror import Mirror
-from pipelines._outcome import DEFAULTS, Confirmed, best, candidates, confirm, confirmed, describe, jobs, winner
-from pipelines._space import changed, check_space, defaults, rounded
-from pipelines._stage import make_run
-from pipelines._study import folder, open_study, over, work
-from pipelines._trials import Round, Trials
+from pipelines import tune
+from pipelines.stage import make_run
+from pipelines.tuning import study
+from pipelines.tuning.confirm import DEFAULTS, Confirmed, best, candidates, confirm, confirmed, describe, jobs, winner
+from pipelines.tuning.mirror import Mirror
+from pipelines.tuning.space import changed, check_space, defaults, rounded
+from pipelines.tuning.study import folder, open_study, over, work
+from pipelines.tuning.trial import Round, Trials
 from tests.pipelines.conftest import ROOT, Drawn, tiny
 
 FOR_EVER = 2e9
@@ -42,7 +44,9 @@ def config(**changes: Any) -> Config:
     asked = {"tune__space": SPACE, "tune__trials": 6, "tune__confirm": {"top": 2, "seeds": 3}}
     model = {"synthesize__options": {"model": str(ROOT / "kka" / "mini" / "t2i")}}
     found = tiny(**(model | asked | changes))
-    return Config.model_validate(found.model_dump() | ({"rounds": rounds, "last": "r3"} if "rounds" not in changes else {}))
+    return Config.model_validate(
+        found.model_dump() | ({"rounds": rounds, "last": "r3"} if "rounds" not in changes else {})
+    )
 
 
 class Paper:
@@ -73,7 +77,7 @@ class Paper:
 def paper(monkeypatch: pytest.MonkeyPatch) -> type[Paper]:
     """Puts trials of paper in the place of real ones."""
     made = type("Made", (Paper,), {})
-    for module in ("pipelines._study", "pipelines._outcome"):
+    for module in ("pipelines.tuning.study", "pipelines.tuning.confirm"):
         monkeypatch.setattr(f"{module}.Trials", made)
     return made
 
@@ -85,19 +89,37 @@ def states(study: optuna.Study) -> list[str]:
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        ({"align.bta": {"low": 0.1, "high": 1}}, "tune.space: there is no parameter 'align.bta'. Did you mean 'align.beta'?"),
-        ({"seed": {"low": 0, "high": 9}}, "tune.space: seed stays as it is in a study, or trials could not be compared."),
+        (
+            {"align.bta": {"low": 0.1, "high": 1}},
+            "tune.space: there is no parameter 'align.bta'. Did you mean 'align.beta'?",
+        ),
+        (
+            {"seed": {"low": 0, "high": 9}},
+            "tune.space: seed stays as it is in a study, or trials could not be compared.",
+        ),
         ({"prepare.image_size": {"choices": [32, 64]}}, "tune.space: prepare.image_size stays as it is in a study"),
-        ({"align.beta": {"low": 0.0, "high": 1}}, "tune.space: align.beta cannot be 0.0. params.yaml: align.beta: input should be greater"),
+        (
+            {"align.beta": {"low": 0.0, "high": 1}},
+            "tune.space: align.beta cannot be 0.0. params.yaml: align.beta: input should be greater",
+        ),
         (
             {"align.beta": {"choices": [0.1, "much"]}},
             "tune.space: align.beta cannot be 'much'. params.yaml: align.beta: input should be a valid",
         ),
         ({"align.steps": {"low": 1.5, "high": 20}}, "tune.space: align.steps is a whole number, got 1.5."),
-        ({"align.enabled": {"low": 0, "high": 1}}, "tune.space: align.enabled is True, which has no low and high. Give choices."),
-        ({"detectt.options.learning_rate": {"low": 1e-4, "high": 1}}, "tune.space: there is no parameter 'detectt.options.learning_rate'."),
+        (
+            {"align.enabled": {"low": 0, "high": 1}},
+            "tune.space: align.enabled is True, which has no low and high. Give choices.",
+        ),
+        (
+            {"detectt.options.learning_rate": {"low": 1e-4, "high": 1}},
+            "tune.space: there is no parameter 'detectt.options.learning_rate'.",
+        ),
         ({"describe.options.x": {"low": 1, "high": 2}}, "tune.space: there is no parameter 'describe.options.x'."),
-        ({"detect.options.learning_rte": {"low": 1e-4, "high": 1e-2}}, "tune.space: detect.options.learning_rte cannot be 0.0001. detect:"),
+        (
+            {"detect.options.learning_rte": {"low": 1e-4, "high": 1e-2}},
+            "tune.space: detect.options.learning_rte cannot be 0.0001. detect:",
+        ),
         ({}, "tune.space is empty: name parameters by path"),
     ],
 )
@@ -123,17 +145,22 @@ def test_a_dimension_is_a_range_or_choices(dimension: dict[str, Any], said: str)
 
 
 def test_options_of_a_detector_and_of_a_synthesizer_may_be_searched() -> None:
-    space = {"detect.options.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "detect.options.steps": {"low": 10, "high": 30}}
+    space = {
+        "detect.options.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "detect.options.steps": {"low": 10, "high": 30},
+    }
     check_space(config(tune__space=space), ROOT)
     found = optuna.create_study().ask()
-    values = _study.suggest(found, config(tune__space=space))
+    values = study.suggest(found, config(tune__space=space))
     assert isinstance(values["detect.options.steps"], int) and isinstance(values["detect.options.learning_rate"], float)
     made = changed(config(tune__space=space), values, seed=7)
     assert made.detect.options["steps"] == values["detect.options.steps"] and made.seed == 7
 
 
 def test_what_a_trial_runs_with_is_what_a_winner_writes() -> None:
-    values = rounded({"align.beta": 0.123456789, "align.learning_rate": 1.00004e-05, "align.steps": 40, "align.lora.r": 4})
+    values = rounded(
+        {"align.beta": 0.123456789, "align.learning_rate": 1.00004e-05, "align.steps": 40, "align.lora.r": 4}
+    )
     text = (ROOT / "presets" / "blossom.yaml").read_text(encoding="utf-8")
     after = edited(text, values)
     found = yaml.safe_load(after)["align"]
@@ -145,8 +172,15 @@ def test_what_a_trial_runs_with_is_what_a_winner_writes() -> None:
 def test_a_study_begins_with_params_as_they_are_and_ends_after_its_trials(paper: type[Paper], tmp_path: Path) -> None:
     study = open_study(config(), tmp_path)
     work(study, config(), tmp_path, FOR_EVER)
-    assert len(over(study)) == 6 and rounded(study.trials[0].params) == defaults(config()) == {"align.beta": 0.3, "align.lora.r": 8}
-    assert all(t.values == [pytest.approx(rounded(t.params)["align.beta"])] for t in study.trials if t.state == TrialState.COMPLETE)
+    assert len(over(study)) == 6 and rounded(study.trials[0].params) == defaults(config()) == {
+        "align.beta": 0.3,
+        "align.lora.r": 8,
+    }
+    assert all(
+        t.values == [pytest.approx(rounded(t.params)["align.beta"])]
+        for t in study.trials
+        if t.state == TrialState.COMPLETE
+    )
     assert study.trials[0].intermediate_values == {1: 0.3, 2: 0.3, 3: 0.3}
     work(study, config(), tmp_path, FOR_EVER)  # a day later: nothing is left to do
     assert len(study.trials) == 6
@@ -166,7 +200,9 @@ def test_the_same_study_draws_the_same_trials_also_where_it_was_interrupted(pape
 
 def test_a_name_belongs_to_one_space_and_one_set_of_parameters(paper: type[Paper], tmp_path: Path) -> None:
     open_study(config(), tmp_path)
-    with pytest.raises(KkaError, match="^tune.study: 'kka' was begun with describe.count 24 and is now asked to go on with 25. Put it"):
+    with pytest.raises(
+        KkaError, match="^tune.study: 'kka' was begun with describe.count 24 and is now asked to go on with 25. Put it"
+    ):
         open_study(config(describe__count=25), tmp_path)
     with pytest.raises(KkaError, match="^tune.study: 'kka' was begun with tune.space.align.beta.high 1.0 and is now"):
         open_study(config(tune__space=SPACE | {"align.beta": {"low": 0.1, "high": 2.0, "log": True}}), tmp_path)
@@ -192,7 +228,9 @@ def test_a_trial_that_lies_behind_is_stopped_between_rounds(paper: type[Paper], 
     paper.value = staticmethod(lambda found, number: found.align.beta * (1 if found.align.beta > 0.25 else 0.1))
     work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
     pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
-    assert pruned and all(len(t.intermediate_values) < 3 for t in pruned)  # after the last round there is nothing to save
+    assert pruned and all(
+        len(t.intermediate_values) < 3 for t in pruned
+    )  # after the last round there is nothing to save
     assert all(t.user_attrs["reason"].startswith("behind the median of the others in r") for t in pruned)
     assert "PRUNED" not in states(study)[:5]
     free = config(tune__trials=12, tune__sampler="random", tune__pruner="none")
@@ -209,11 +247,15 @@ def test_an_adapter_that_falls_apart_prunes_its_trial_with_the_reason(paper: typ
     assert found[4].user_attrs["reason"] == "align: the adapter of round r2 has fallen apart"
     paper.value = staticmethod(lambda found, number: None)
     work(study := open_study(config(), tmp_path / "ill"), config(), tmp_path / "ill", FOR_EVER)
-    with pytest.raises(KkaError, match="^tune: of 6 trials none finished. align: the adapter of round r1 has fallen apart"):
+    with pytest.raises(
+        KkaError, match="^tune: of 6 trials none finished. align: the adapter of round r1 has fallen apart"
+    ):
         candidates(study, config())
 
 
-def test_the_best_is_within_its_constraints(paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_is_within_its_constraints(
+    paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def look(self: Paper, run: Any) -> Round:
         return Round(run.value, {"readable": 0.4 if run.value > 0.6 else 1.0, "distinct": 1.0, "kept": 24.0})
 
@@ -221,30 +263,42 @@ def test_the_best_is_within_its_constraints(paper: type[Paper], tmp_path: Path, 
     asked = config(tune__trials=12)
     work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
     values = [t.values[0] for t in best(study)]
-    assert max(t.values[0] for t in study.trials if t.values) > 0.6 >= max(values) and values == sorted(values, reverse=True)
+    assert max(t.values[0] for t in study.trials if t.values) > 0.6 >= max(values) and values == sorted(
+        values, reverse=True
+    )
 
 
-def test_a_winner_is_named_by_fresh_seeds_alone(paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_winner_is_named_by_fresh_seeds_alone(
+    paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the study a high beta is lucky; on fresh seeds, from 100 on, a low one is better."""
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "mlruns"
-    paper.value = staticmethod(lambda found, number: found.align.beta if found.seed < 100 else 1 - found.align.beta + found.seed / 1e4)
+    paper.value = staticmethod(
+        lambda found, number: found.align.beta if found.seed < 100 else 1 - found.align.beta + found.seed / 1e4
+    )
     work(study := open_study(config(), home), config(), home, FOR_EVER)
     lucky, second = best(study)[:2]
-    assert list(candidates(study, config())) == [DEFAULTS, str(lucky.number), str(second.number)] and lucky.values[0] > 0.3
+    assert (
+        list(candidates(study, config())) == [DEFAULTS, str(lucky.number), str(second.number)] and lucky.values[0] > 0.3
+    )
     assert len(jobs(study, config())) == 9 and winner(study, config()) is None
     confirm(study, config(), home)
     assert jobs(study, config()) == [] and winner(study, config()) is None
     found = confirmed(study, config())
     assert found[0].name == DEFAULTS and found[0].gain == 0.0
-    assert found[-1].gain == pytest.approx(0.3 - rounded(lucky.params)["align.beta"]) and found[-1].error == pytest.approx(0, abs=1e-9)
+    assert found[-1].gain == pytest.approx(0.3 - rounded(lucky.params)["align.beta"]) and found[
+        -1
+    ].error == pytest.approx(0, abs=1e-9)
     assert "No trial is better than the parameters that the study began with." in describe(study, config())
     with pytest.raises(KkaError, match="^tune: no trial is better than the parameters that .* stays as it is."):
         tune.apply(config(), "winner", "in process")
 
 
 def test_a_candidate_that_falls_apart_on_a_fresh_seed_is_out(paper: type[Paper], tmp_path: Path) -> None:
-    paper.value = staticmethod(lambda found, number: None if found.seed == 101 and found.align.beta > 0.5 else found.align.beta)
+    paper.value = staticmethod(
+        lambda found, number: None if found.seed == 101 and found.align.beta > 0.5 else found.align.beta
+    )
     work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER)
     confirm(study, config(), tmp_path)
     names = {c.name for c in confirmed(study, config())}
@@ -280,7 +334,9 @@ def test_it_is_applied_once_and_not_before_it_is_confirmed(
         tune.apply(config(), "winner", "in process")
     work(study := open_study(config(), home), config(), home, FOR_EVER)
     (tmp_path / "params.yaml").write_text((ROOT / "presets" / "blossom.yaml").read_text())
-    with pytest.raises(KkaError, match="^tune: nothing is confirmed on fresh seeds yet. Let `kka tune` come to its end"):
+    with pytest.raises(
+        KkaError, match="^tune: nothing is confirmed on fresh seeds yet. Let `kka tune` come to its end"
+    ):
         tune.apply(config(), "winner", "in process")
     confirm(study, config(), home)
     tune.apply(config(), "winner", "in process")
@@ -288,10 +344,14 @@ def test_it_is_applied_once_and_not_before_it_is_confirmed(
     found = winner(study, config())
     assert found is not None
     values = rounded(study.trials[int(found.name)].params)
-    after = config(align__beta=values["align.beta"], align__lora=config().align.lora.model_dump() | {"r": values["align.lora.r"]})
+    after = config(
+        align__beta=values["align.beta"], align__lora=config().align.lora.model_dump() | {"r": values["align.lora.r"]}
+    )
     capsys.readouterr()
     tune.apply(after, "winner", "in process")
-    assert (tmp_path / "params.yaml").read_text() == written and f"holds trial {found.name} already" in capsys.readouterr().out
+    assert (
+        tmp_path / "params.yaml"
+    ).read_text() == written and f"holds trial {found.name} already" in capsys.readouterr().out
     tune.apply(config(describe__count=99), found.name, "in process")
     assert "Mind that the study began with describe.count 24 and params.yaml now says 99." in capsys.readouterr().out
 
@@ -307,10 +367,14 @@ def test_two_aims_give_a_front_by_the_images_of_each_trial(paper: type[Paper], t
     assert "## The front" in describe(study, asked)
     fewer = config(tune__pareto=True, tune__study="fewer", tune__space={"describe.count": {"low": 10, "high": 24}})
     work(study := open_study(fewer, tmp_path), fewer, tmp_path, FOR_EVER)
-    assert all(trial.constraints["missing descriptions"] <= 0 for trial in study.trials)  # each by what it was asked for itself
+    assert all(
+        trial.constraints["missing descriptions"] <= 0 for trial in study.trials
+    )  # each by what it was asked for itself
 
 
-def test_a_mistake_that_is_not_the_trials_own_stops_the_study_and_costs_nothing(paper: type[Paper], tmp_path: Path) -> None:
+def test_a_mistake_that_is_not_the_trials_own_stops_the_study_and_costs_nothing(
+    paper: type[Paper], tmp_path: Path
+) -> None:
     def away(found: Config, number: int) -> float:
         raise KkaError("describe.endpoint: http://there/v1 is away. Is it up?")
 
@@ -333,14 +397,22 @@ def test_what_memory_does_not_hold_is_given_up_where_others_came_through(paper: 
     paper.value = staticmethod(large)
     asked = config(tune__trials=10, tune__sampler="random")
     work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
-    assert {t.user_attrs.get("reason") for t in study.trials if t.params["align.lora.r"] == 4} == {"RuntimeError: CUDA out of memory"}
-    paper.value = staticmethod(lambda found, number: large(found.model_copy(update={"align": config(align__lora={"r": 4}).align}), number))
+    assert {t.user_attrs.get("reason") for t in study.trials if t.params["align.lora.r"] == 4} == {
+        "RuntimeError: CUDA out of memory"
+    }
+    paper.value = staticmethod(
+        lambda found, number: large(found.model_copy(update={"align": config(align__lora={"r": 4}).align}), number)
+    )
     with pytest.raises(RuntimeError, match="out of memory"):  # each of them: that is no trial's own
         work(open_study(asked, tmp_path / "none"), asked, tmp_path / "none", FOR_EVER)
 
 
 def test_a_gain_is_sure_where_chance_would_not_give_the_best_of_several() -> None:
-    over_defaults = [0.01, 0.02, 0.03]  # mean 0.02, standard error 0.00577: t is 3.46, and 4.30 is wanted of one, 6.21 of two
+    over_defaults = [
+        0.01,
+        0.02,
+        0.03,
+    ]  # mean 0.02, standard error 0.00577: t is 3.46, and 4.30 is wanted of one, 6.21 of two
     found = Confirmed("7", [0.9] * 3, over_defaults)
     assert (found.gain, found.error) == (pytest.approx(0.02), pytest.approx(0.01 / 3**0.5))
     assert not found.surely(1) and Confirmed("7", [0.9] * 3, [0.01, 0.012, 0.014]).surely(1)
@@ -351,11 +423,11 @@ PROCESS = """
 import sys, time
 from pathlib import Path
 from tests.pipelines import test_tune as t
-from pipelines import _study
+from pipelines.tuning import study
 t.Paper.seconds = float(sys.argv[2])
-_study.Trials = t.Paper
+study.Trials = t.Paper
 asked = t.config()
-_study.work(_study.open_study(asked, Path(sys.argv[1])), asked, Path(sys.argv[1]), t.FOR_EVER)
+study.work(study.open_study(asked, Path(sys.argv[1])), asked, Path(sys.argv[1]), t.FOR_EVER)
 """
 
 
@@ -363,11 +435,17 @@ def test_the_trial_of_a_killed_process_is_tried_again_and_nothing_is_lost(paper:
     """Of two processes one is killed, and the other does its trial too."""
     open_study(config(), tmp_path)
     slow, quick = (
-        subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), seconds], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(tmp_path), seconds],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
         for seconds in ("60", "0.2")
     )
     study, until = open_study(config(), tmp_path), time.time() + 60
-    while len(over(study)) < 2 and time.time() < until:  # the quick one has done two, so the other runs the one that is not over
+    while (
+        len(over(study)) < 2 and time.time() < until
+    ):  # the quick one has done two, so the other runs the one that is not over
         time.sleep(0.1)
     slow.kill()
     assert quick.wait(60) == 0 and slow.wait(60) < 0
@@ -387,9 +465,9 @@ def test_a_trial_that_kills_its_process_each_time_is_given_up(paper: type[Paper]
     (place / "running").mkdir(parents=True)
     for _ in range(3):
         trial = study.ask()
-        _study.suggest(trial, config())
+        study.suggest(trial, config())
         (place / "running" / str(trial.number)).touch()
-        _study.revive(study, place, config())
+        study.revive(study, place, config())
     assert states(study) == ["FAIL"] * 3 and [t.user_attrs.get("tries") for t in study.trials] == [None, 2, 3]
 
 
@@ -399,7 +477,9 @@ def _stop(*_: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # mlflow's own
 def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> None:
-    paper.value = staticmethod(lambda found, number: None if number == 2 and found.align.lora.r == 4 else found.align.beta)
+    paper.value = staticmethod(
+        lambda found, number: None if number == 2 and found.align.lora.r == 4 else found.align.beta
+    )
     work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER)
     confirm(study, config(), tmp_path)
     place = folder(config(), tmp_path)
@@ -412,23 +492,37 @@ def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> No
     runs = client.search_runs([client.get_experiment_by_name("kka").experiment_id])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     trials = {r.data.tags["kka.trial"]: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
-    assert parent.data.params == {"align.beta": "0.1 to 1, log", "align.lora.r": "one of [4, 8]", "tune.objective": "panel"}
+    assert parent.data.params == {
+        "align.beta": "0.1 to 1, log",
+        "align.lora.r": "one of [4, 8]",
+        "tune.objective": "panel",
+    }
     assert {m.step for m in client.get_metric_history(parent.info.run_id, "auroc")} == {
         t.number for t in study.trials if t.state == TrialState.COMPLETE
     }
-    assert len(runs) == 7 and parent.info.status == "FINISHED" and parent.data.tags["mlflow.note.content"].startswith("# Study kka")
+    assert (
+        len(runs) == 7
+        and parent.info.status == "FINISHED"
+        and parent.data.tags["mlflow.note.content"].startswith("# Study kka")
+    )
     for trial in study.trials:
         run = trials[str(trial.number)]
         assert run.info.status == ("FINISHED" if trial.state == TrialState.COMPLETE else "KILLED")
         assert run.data.params == {k: str(v) for k, v in rounded(trial.params).items()}
-        wanted = [(number, pytest.approx(trial.intermediate_values[number])) for number in sorted(trial.intermediate_values)]
+        wanted = [
+            (number, pytest.approx(trial.intermediate_values[number])) for number in sorted(trial.intermediate_values)
+        ]
         assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "auroc")] == wanted
     kept = {f.path for f in client.list_artifacts(parent.info.run_id)}
     assert {"study.md", "optimization_history.png", "slice.png", "intermediate_values.png"} <= kept
-    assert {k for k in parent.data.metrics if k.startswith("fresh_seeds/")} == {f"fresh_seeds/{c}" for c in candidates(study, config())}
+    assert {k for k in parent.data.metrics if k.startswith("fresh_seeds/")} == {
+        f"fresh_seeds/{c}" for c in candidates(study, config())
+    }
 
 
-def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(synthesizers, "create", lambda name, options, **data: Drawn())
     asked = config(rounds={"r1": {"prev": "r0"}}, last="r1", synthesize__match_spectrum=False)
     trials = Trials(asked, tmp_path)
@@ -437,9 +531,17 @@ def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_mad
     made = {p.name for p in (tmp_path / "store").iterdir()}
     (one,) = [trials.look(run) for run in trials.rounds(trials.config, tmp_path / "one")]
     new = {p.name.split("-")[0] for p in (tmp_path / "store").iterdir() if p.name not in made}
-    assert new == {"baseline", "describe", "synthesize", "assess", "detect"}  # of a seed of its own; the splits are the panel's
+    assert new == {
+        "baseline",
+        "describe",
+        "synthesize",
+        "assess",
+        "detect",
+    }  # of a seed of its own; the splits are the panel's
     made = {p.name for p in (tmp_path / "store").iterdir()}
-    (other,) = [trials.look(run) for run in trials.rounds(changed(trials.config, {"align.beta": 0.9}), tmp_path / "other")]
+    (other,) = [
+        trials.look(run) for run in trials.rounds(changed(trials.config, {"align.beta": 0.9}), tmp_path / "other")
+    ]
     assert one == other and made == {p.name for p in (tmp_path / "store").iterdir()}
     assert 0 < one.auroc <= 1 and one.figures["auroc r1"] == one.auroc and one.figures["kept"] == 24
     panel = {sha256(picture) for picture in read_split(tmp_path / "panel").images}
@@ -463,13 +565,21 @@ def test_a_real_study_ends_in_a_table_and_goes_on_at_once(tmp_path: Path) -> Non
     for attempt in range(2):
         began = time.time()
         told = subprocess.run(
-            [sys.executable, "-m", "pipelines.tune"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "pipelines.tune"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert told.returncode == 0, told.stderr
         assert f"{2 * attempt} of 2 trials are done" in told.stderr and "## On fresh seeds" in told.stdout
         assert attempt == 0 or time.time() - began < 30
     store = [p.name.split("-")[0] for p in (tmp_path / "mlruns" / "tune" / "kka" / "store").iterdir() if p.is_dir()]
-    # one panel, two trials, two fresh seeds with two candidates: each its alignment, but one round zero for each of the four seeds
+    # one panel, two trials, two fresh seeds with two candidates: each its alignment, but one round zero for each of the
+    # four seeds
     assert (store.count("prepare"), store.count("baseline"), store.count("align")) == (1, 4, 1 + 2 + 4)
     study = open_study(asked, tmp_path / "mlruns")
-    assert states(study) == ["COMPLETE"] * 2 and all({"auroc r1", "auroc r2"} <= t.user_attrs["r2"].keys() for t in study.trials)
+    assert states(study) == ["COMPLETE"] * 2 and all(
+        {"auroc r1", "auroc r2"} <= t.user_attrs["r2"].keys() for t in study.trials
+    )

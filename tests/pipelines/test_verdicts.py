@@ -7,14 +7,16 @@ import pytest
 
 from kka.errors import KkaError
 from kka.records import Anomaly
-from pipelines._stage import Run
-from pipelines._verdicts import Verdict, check_contrast
+from pipelines.stage import Run
+from pipelines.verdicts import Verdict, check_contrast
 
 
 def test_a_pool_of_hard_ones_only_is_refused_and_one_without_any_warned_of(
     run: Run, anomaly: Callable[..., Anomaly], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies, got 2 hard ones of 2.*Lower assess.quantile"):
+    with pytest.raises(
+        KkaError, match="assess: round r1 wants hard and easy anomalies, got 2 hard ones of 2.*Lower assess.quantile"
+    ):
         check_contrast(run, [anomaly(), anomaly()])
     check_contrast(run, [anomaly(grade="easy"), anomaly()])
     assert not capsys.readouterr().err

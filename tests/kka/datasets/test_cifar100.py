@@ -88,7 +88,11 @@ def test_captions_name_the_class_in_many_ways() -> None:
     rng = np.random.default_rng(0)
     said = {cifar100.caption("oak_tree", rng) for _ in range(2000)}
     assert len(said) == 60
-    assert "a photo of an oak tree" in said and "an oak tree in an image" in said and "this small picture shows an oak tree" in said
+    assert (
+        "a photo of an oak tree" in said
+        and "an oak tree in an image" in said
+        and "this small picture shows an oak tree" in said
+    )
     assert all("an oak tree" in s and "a oak" not in s and "a image" not in s for s in said)
 
 
@@ -112,7 +116,10 @@ def test_files_in_the_hubs_own_layout_are_found(cifar100_folder: Path, tmp_path:
         ({"train": 100}, "cifar100: wanted 115 and got 50 normal photographs in"),
         ({"validation": 2, "calibration": 1, "train": 1, "archive_classes": 94, "normal": ["bed"]}, None),
         ({"validation": 5, "archive_classes": 94, "train": 1, "calibration": 1}, "lower validation"),
-        ({"colour": "red"}, "the data set 'cifar100' has the unknown option 'colour'. It knows: source, normal, train,"),
+        (
+            {"colour": "red"},
+            "the data set 'cifar100' has the unknown option 'colour'. It knows: source, normal, train,",
+        ),
     ],
 )
 def test_wrong_options_are_one_sentence(cifar100_folder: Path, options: dict[str, object], said: str | None) -> None:
@@ -125,14 +132,18 @@ def test_wrong_options_are_one_sentence(cifar100_folder: Path, options: dict[str
 
 
 def test_a_source_that_is_neither_folder_nor_id(tmp_path: Path) -> None:
-    with pytest.raises(KkaError, match="source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got './nowhere'"):
+    with pytest.raises(
+        KkaError, match="source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got './nowhere'"
+    ):
         load(Path("./nowhere"), source="./nowhere")
     with pytest.raises(KkaError, match="wants train.parquet, as Hugging Face writes it"):
         load(tmp_path)
 
 
 def test_what_the_hub_does_not_have_is_one_sentence(hub_cache: Path) -> None:
-    with pytest.raises(KkaError, match=r"^cifar100: 'some/where' is no folder .* \(.+\). Go online once, or name a folder .*$"):
+    with pytest.raises(
+        KkaError, match=r"^cifar100: 'some/where' is no folder .* \(.+\). Go online once, or name a folder .*$"
+    ):
         load(Path(), source="some/where")
     cached(hub_cache, "some/where")
     with pytest.raises(KkaError, match=r"^cifar100: 'some/where' .* \(it has no such parquet files\). Go online once"):
@@ -140,9 +151,12 @@ def test_what_the_hub_does_not_have_is_one_sentence(hub_cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("revision", "layout"), [("main", "cifar100/{}-00000-of-00001.parquet"), ("refs/convert/parquet", "cifar100/{}/0000.parquet")]
+    ("revision", "layout"),
+    [("main", "cifar100/{}-00000-of-00001.parquet"), ("refs/convert/parquet", "cifar100/{}/0000.parquet")],
 )
-def test_the_hub_gives_what_the_folder_gives(cifar100_folder: Path, hub_cache: Path, revision: str, layout: str) -> None:
+def test_the_hub_gives_what_the_folder_gives(
+    cifar100_folder: Path, hub_cache: Path, revision: str, layout: str
+) -> None:
     if revision != "main":
         cached(hub_cache, "uoft-cs/cifar100")
     snapshot = cached(hub_cache, "uoft-cs/cifar100", revision)
@@ -172,7 +186,9 @@ def test_broken_files_are_one_sentence(cifar100_folder: Path, tmp_path: Path) ->
     (tmp_path / "train.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(KkaError, match=r"train.parquet: wanted parquet with the columns img and fine_label"):
         load(tmp_path)
-    pq.write_table(pa.table({"img": [{"bytes": b"no picture", "path": None}], "fine_label": [5]}), tmp_path / "train.parquet")
+    pq.write_table(
+        pa.table({"img": [{"bytes": b"no picture", "path": None}], "fine_label": [5]}), tmp_path / "train.parquet"
+    )
     with pytest.raises(KkaError, match="row 0: wanted an encoded picture"):
         load(tmp_path)
     pq.write_table(pa.table({"img": [{"bytes": b"", "path": None}], "fine_label": [100]}), tmp_path / "train.parquet")

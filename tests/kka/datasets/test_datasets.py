@@ -17,12 +17,16 @@ def test_the_folder_is_the_registry() -> None:
 def test_unknown_names_are_one_sentence() -> None:
     with pytest.raises(KkaError, match="^kka/datasets has no 'cifar10'. Did you mean 'cifar100'\\?$"):
         datasets.load("cifar10", 0, 32)
-    with pytest.raises(KkaError, match="^kka/datasets has no 'xyz'. It knows: blossom, cifar100, csv, folder, mvtec, oxford102, ucm.$"):
+    with pytest.raises(
+        KkaError, match="^kka/datasets has no 'xyz'. It knows: blossom, cifar100, csv, folder, mvtec, oxford102, ucm.$"
+    ):
         datasets.load("xyz", 0, 32)
 
 
 def test_unknown_options_are_one_sentence() -> None:
-    with pytest.raises(KkaError, match="^the data set 'cifar100' has the unknown option 'sorce'. Did you mean 'source'\\?$"):
+    with pytest.raises(
+        KkaError, match="^the data set 'cifar100' has the unknown option 'sorce'. Did you mean 'source'\\?$"
+    ):
         datasets.load("cifar100", 0, 32, sorce="x")
     with pytest.raises(KkaError, match="Did you mean 'archive_seed'"):
         datasets.archive("cifar100", 32, archiv_seed=1)
@@ -48,7 +52,9 @@ def test_a_missing_option_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         raise AssertionError
 
     module(monkeypatch, load)
-    with pytest.raises(KkaError, match="^the data set 'parts' wants the option 'folder', got none. Set prepare.options.folder.$"):
+    with pytest.raises(
+        KkaError, match="^the data set 'parts' wants the option 'folder', got none. Set prepare.options.folder.$"
+    ):
         datasets.load("parts", 0, 8)
     with pytest.raises(KkaError, match="folder wants a valid string, got 5"):
         datasets.load("parts", 0, 8, folder=5)
@@ -65,7 +71,9 @@ def test_a_missing_option_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         ({"validation": (0, 0), "test": (0, 0)}, None),  # no real anomalies are known
     ],
 )
-def test_a_split_without_what_it_is_for_is_named(monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str | None) -> None:
+def test_a_split_without_what_it_is_for_is_named(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str | None
+) -> None:
     labels = {"train": (0,), "calibration": (0,), "validation": (0, 1), "test": (0, 1)} | changed
     module(monkeypatch, lambda seed, image_size: Splits(**{part: split(*each) for part, each in labels.items()}))
     if said is None:

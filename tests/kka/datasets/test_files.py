@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from kka import datasets
-from kka.datasets import _files, ucm
+from kka.datasets import ucm
 from kka.errors import KkaError
 from kka.records import Split, Splits, sha256
 from tests.conftest import ROOT, cached, photographs
@@ -67,7 +67,9 @@ def test_a_folder_of_normals_is_divided(tmp_path: Path, write: Write) -> None:
     assert set(splits.train.captions) == {"a photo of a gear"}
     assert_apart(splits)
     again, other = load("folder", normal=tmp_path / "good"), load("folder", 1, normal=tmp_path / "good")
-    assert np.array_equal(again.train.images, splits.train.images) and not np.array_equal(other.train.images, splits.train.images)
+    assert np.array_equal(again.train.images, splits.train.images) and not np.array_equal(
+        other.train.images, splits.train.images
+    )
 
 
 def test_what_the_crop_cuts_is_said_and_squeezed_nothing_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +120,9 @@ def test_every_common_format_is_read(tmp_path: Path, write: Write, name: str) ->
     assert np.abs(everything - grey).mean((1, 2)).min() < (30 if name == "wide.webp" else 6)
 
 
-def test_unreadable_pictures_are_named_and_too_many_stop(tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_pictures_are_named_and_too_many_stop(
+    tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
     good = write("good", 40)
     good[3].write_bytes(good[3].read_bytes()[:60])
     (tmp_path / "good" / "notes.jpg").write_text("no picture")
@@ -130,7 +134,9 @@ def test_unreadable_pictures_are_named_and_too_many_stop(tmp_path: Path, write: 
     assert any("2 of 41 pictures cannot be read" in m for m in caplog.messages)
 
 
-def test_repeats_are_left_out_so_that_none_straddles(tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_repeats_are_left_out_so_that_none_straddles(
+    tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
     good = write("good", 40)
     for i in range(10):
         picture = Image.open(good[i])
@@ -151,10 +157,10 @@ def test_near_duplicates_by_their_distance() -> None:
     shifted[:, 1::2] -= 1
     split = Split(np.concatenate([base, shifted, base + 40]), ("",) * 3, np.zeros(3, np.int64), ("",) * 3)
     files = [Path(str(i)) for i in range(3)]
-    assert _files.first_ones("folder", split, files, 1.0).tolist() == [0, 2]
-    assert _files.first_ones("folder", split, files, 0.99).tolist() == [0, 1, 2]
+    assert files.first_ones("folder", split, files, 1.0).tolist() == [0, 2]
+    assert files.first_ones("folder", split, files, 0.99).tolist() == [0, 1, 2]
     other = Split(split.images, split.captions, np.array([0, 1, 0]), split.groups)
-    assert _files.first_ones("folder", other, files, 1.0).tolist() == [0, 1, 2]  # a small defect is no repeat
+    assert files.first_ones("folder", other, files, 1.0).tolist() == [0, 1, 2]  # a small defect is no repeat
 
 
 def test_a_fixed_camera_is_told_what_to_do(tmp_path: Path) -> None:
@@ -163,7 +169,8 @@ def test_a_fixed_camera_is_told_what_to_do(tmp_path: Path) -> None:
         noisy = (base.astype(int) + rng.integers(-1, 2, base.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(tmp_path / f"{i}.png")
     with pytest.raises(
-        KkaError, match="29 of 30 pictures look like another one, as with a fixed camera. Lower .*near_duplicates \\(1.0\\)"
+        KkaError,
+        match="29 of 30 pictures look like another one, as with a fixed camera. Lower .*near_duplicates \\(1.0\\)",
     ):
         load("folder", normal=tmp_path)
     assert sum(n for n, _ in counts(load("folder", normal=tmp_path, near_duplicates=0.0))) == 30
@@ -199,20 +206,33 @@ def test_captions_come_in_four_forms(tmp_path: Path, write: Write, form: Callabl
     if form is list_captions:
         (tmp_path / "root").mkdir()
         (tmp_path / "good").rename(tmp_path / "root" / "good")
-    splits = load("folder", normal=tmp_path / ("root" if form is list_captions else "good"), captions=form(tmp_path, names))
+    splits = load(
+        "folder", normal=tmp_path / ("root" if form is list_captions else "good"), captions=form(tmp_path, names)
+    )
     said = [line for s in parts(splits).values() for c in s.captions for line in [c.replace("look.", "look")]]
     assert sorted(said) == sorted(f"gear {i}\na second look" for i in range(20))
 
 
 def test_a_caption_is_of_one_picture(tmp_path: Path, write: Write) -> None:
     write("good", 20), write("bad", 1), write("bad/hole", 1)
-    where = {"normal": tmp_path / "good", "anomalies": tmp_path / "bad", "captions": tmp_path / "captions.csv", "validation": 0.0}
+    where = {
+        "normal": tmp_path / "good",
+        "anomalies": tmp_path / "bad",
+        "captions": tmp_path / "captions.csv",
+        "validation": 0.0,
+    }
     (tmp_path / "captions.csv").write_text("file,caption\n" + "".join(f"{i}.png,a gear\n" for i in range(20)))
-    with pytest.raises(KkaError, match="captions .* has '0.png', which is .*good/0.png and another one. Write 'good/0.png'."):
+    with pytest.raises(
+        KkaError, match="captions .* has '0.png', which is .*good/0.png and another one. Write 'good/0.png'."
+    ):
         load("folder", **where)
-    (tmp_path / "captions.csv").write_text("file,caption\nbad/0.png,a rusty gear\n" + "".join(f"good/{i}.png,a gear\n" for i in range(20)))
+    (tmp_path / "captions.csv").write_text(
+        "file,caption\nbad/0.png,a rusty gear\n" + "".join(f"good/{i}.png,a gear\n" for i in range(20))
+    )
     splits = load("folder", **where)
-    assert {c for s in parts(splits).values() for c, label in zip(s.captions, s.labels, strict=True) if not label} == {"a gear"}
+    assert {c for s in parts(splits).values() for c, label in zip(s.captions, s.labels, strict=True) if not label} == {
+        "a gear"
+    }
     assert sorted(c for c, label in zip(splits.test.captions, splits.test.labels, strict=True) if label) == [
         "a photo of a part",
         "a rusty gear",
@@ -225,14 +245,17 @@ def test_rows_of_a_json_and_lines_of_a_cell_are_kept(tmp_path: Path, write: Writ
     (tmp_path / "captions.json").write_text(json.dumps(rows))
     (tmp_path / "captions.csv").write_text("file, caption\n" + "".join(f'{n}, "a gear\na wheel"\n' for n in names))
     for name in ("captions.json", "captions.csv"):
-        assert set(load("folder", normal=tmp_path / "good", captions=tmp_path / name).train.captions) == {"a gear\na wheel"}
+        assert set(load("folder", normal=tmp_path / "good", captions=tmp_path / name).train.captions) == {
+            "a gear\na wheel"
+        }
 
 
 def test_a_label_by_another_name_is_not_passed_over(tmp_path: Path, write: Write) -> None:
     rows = [f"good/{p.name},0" for p in write("good", 40)] + [f"bad/{p.name},1" for p in write("bad", 10)]
     (tmp_path / "all.csv").write_text("\n".join(["file,Label", *rows]))
     with pytest.raises(
-        KkaError, match="^csv: .*all.csv has the unknown column 'Label'. Did you mean 'label'\\? Rename it or leave it out."
+        KkaError,
+        match="^csv: .*all.csv has the unknown column 'Label'. Did you mean 'label'\\? Rename it or leave it out.",
     ):
         load("csv", source=tmp_path / "all.csv")
     (tmp_path / "all.csv").write_text("\n".join(["file , label", *rows]))
@@ -246,16 +269,28 @@ def test_a_label_by_another_name_is_not_passed_over(tmp_path: Path, write: Write
         ({"normal": "empty"}, "folder: empty wants pictures \\(png, jpg, .*\\), got none."),
         ({"normal": "few"}, "folder: wanted at least 20 normal pictures, got 19."),
         ({"anomalies": "good/0.png"}, "folder: anomalies wants a folder, got good/0.png, which is a file."),
-        ({"captions": "absent.csv"}, "folder: captions wants a .csv, a .json or a folder of .txt files, got absent.csv"),
-        ({"captions": "one.csv"}, "folder: captions one.csv has none for good/1.png, by its path below good, or by its name"),
+        (
+            {"captions": "absent.csv"},
+            "folder: captions wants a .csv, a .json or a folder of .txt files, got absent.csv",
+        ),
+        (
+            {"captions": "one.csv"},
+            "folder: captions one.csv has none for good/1.png, by its path below good, or by its name",
+        ),
         ({"anomalies": "good"}, "folder: normal, good, is or lies in anomalies, good. Give the anomalies"),
-        ({"normal": "good", "anomalies": "."}, "folder: normal, good, is or lies in anomalies, \\.. Give the anomalies"),
+        (
+            {"normal": "good", "anomalies": "."},
+            "folder: normal, good, is or lies in anomalies, \\.. Give the anomalies",
+        ),
         ({"captions": "spare.csv"}, "folder: captions spare.csv has 1 for pictures that are not there: 99.png."),
         ({"captions": "head.csv"}, "folder: head.csv wants the column caption, got file, text."),
         ({"captions": "cells.csv"}, "folder: cells.csv, line 2: wanted 2 cells, got more or fewer."),
         ({"captions": "blank.csv"}, "folder: captions blank.csv has empty ones: 0.png."),
         ({"captions": "broken.json"}, "folder: captions broken.json wants {file: caption} .* got no JSON"),
-        ({"captions": "odd.json"}, "folder: captions odd.json wants .* each caption a string or a list of strings, got others."),
+        (
+            {"captions": "odd.json"},
+            "folder: captions odd.json wants .* each caption a string or a list of strings, got others.",
+        ),
         ({"captions": "latin.csv"}, "latin.csv: wanted UTF-8 text, got other bytes."),
         ({"test": 0.9}, "folder: calibration, validation and test leave no normals to train with."),
         ({"test": 1.5}, "the data set 'folder': test wants less than or equal to 1, got 1.5."),
@@ -293,7 +328,9 @@ def test_a_csv_says_which_split_label_and_group(tmp_path: Path, write: Write) ->
     splits = load("csv", source=tmp_path / "all.csv")
     assert counts(splits) == [(3, 0), (2, 0), (1, 1), (2, 3)]
     assert Counter(splits.test.groups) == {"normal": 2, "dent": 1, "anomaly": 1, "hole": 1}
-    (tmp_path / "p" / "0.png").write_bytes((tmp_path / "p" / "7.png").read_bytes())  # a training picture that is tested too
+    (tmp_path / "p" / "0.png").write_bytes(
+        (tmp_path / "p" / "7.png").read_bytes()
+    )  # a training picture that is tested too
     assert counts(load("csv", source=tmp_path / "all.csv")) == [(2, 0), (2, 0), (1, 1), (2, 3)]
 
 
@@ -313,7 +350,10 @@ def test_a_csv_without_parts_is_divided(tmp_path: Path, write: Write) -> None:
         ("file,label\np/0.png,maybe\n", "all.csv, line 2: label wants one of 0, normal, .*, got 'maybe'."),
         ("file,part\np/0.png,tset\n", "all.csv, line 2: part wants train, .*, got 'tset'. Did you mean 'test'\\?"),
         ("file,part\np/0.png,test\np/1.png,\n", "all.csv: every picture wants a part, or none; p/1.png has none."),
-        ("file,label\np/0.png,0\np/0.png,1\n", "all.csv, line 3: p/0.png stands there twice, with another label, group or part."),
+        (
+            "file,label\np/0.png,0\np/0.png,1\n",
+            "all.csv, line 3: p/0.png stands there twice, with another label, group or part.",
+        ),
         ("file\np/77.png\n", "there is no picture .*p/77.png."),
     ],
 )
@@ -333,7 +373,12 @@ def bottles(tmp_path: Path, write: Write) -> Path:
 
 def test_mvtec_keeps_its_own_test_split(bottles: Path) -> None:
     splits = load("mvtec", source=bottles, category="bottle")
-    assert counts(splits) == [(24, 0), (6, 0), (2, 3), (8, 12)]  # a fifth of train/good; a fifth of each group of the test
+    assert counts(splits) == [
+        (24, 0),
+        (6, 0),
+        (2, 3),
+        (8, 12),
+    ]  # a fifth of train/good; a fifth of each group of the test
     assert Counter(splits.test.groups) == {"good": 8, "crack": 8, "dirt": 4}
     assert set(splits.train.captions) == {"a photo of a bottle"}
     assert_apart(splits)
@@ -399,15 +444,23 @@ def test_ucm_reads_the_real_captions(land: Path) -> None:
     splits = load("ucm", source=land, captions=source)
     assert all(len(c.splitlines()) == 5 for c in splits.train.captions)
     assert any("tennis court" in c for c in splits.train.captions)
-    assert all("tank" in c for c, g in zip(splits.train.captions, splits.train.groups, strict=True) if g == "storagetanks")
+    assert all(
+        "tank" in c for c, g in zip(splits.train.captions, splits.train.groups, strict=True) if g == "storagetanks"
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"normal": ["tenniscour"]}, "ucm: .* has no class folder 'tenniscour' for normal. Did you mean 'tenniscourt'\\?"),
+        (
+            {"normal": ["tenniscour"]},
+            "ucm: .* has no class folder 'tenniscour' for normal. Did you mean 'tenniscourt'\\?",
+        ),
         ({"normal": list(ucm.CLASSES)}, "ucm: normal holds every class folder of"),
-        ({"captions": "nowhere.json"}, "ucm: captions wants the json of UCM-Captions, got nowhere.json, which is no file."),
+        (
+            {"captions": "nowhere.json"},
+            "ucm: captions wants the json of UCM-Captions, got nowhere.json, which is no file.",
+        ),
         ({"captions": __file__}, "ucm: captions .*test_files.py wants {images: .*, got others"),
     ],
 )
@@ -459,7 +512,9 @@ def test_oxford102_comes_from_the_hub(flowers: Path, hub_cache: Path) -> None:
     table = pa.table({"image": own, "label": [named.index(str(n)) for n in labels]}).replace_schema_metadata(about)
     pq.write_table(table.take(list(range(len(own)))[::-1]), place)
     found = load("oxford102", source="someone/flowers", captions=flowers / "text_c10")
-    assert counts(found) == counts(folder) and all(c.startswith("flower ") and "species 26" in c for c in found.train.captions)
+    assert counts(found) == counts(folder) and all(
+        c.startswith("flower ") and "species 26" in c for c in found.train.captions
+    )
     pq.write_table(pa.table({"image": pictures, "label": labels}).slice(0, 0), place)
     with pytest.raises(KkaError, match="^oxford102: "):
         load("oxford102", source="someone/flowers")
@@ -488,7 +543,8 @@ def test_oxford102_reads_the_packed_photographs(flowers: Path) -> None:
     packed_ones = load("oxford102", source=flowers)
     for name, split in parts(packed_ones).items():
         assert np.array_equal(
-            np.sort(split.images.reshape(len(split), -1), 0), np.sort(parts(unpacked)[name].images.reshape(len(split), -1), 0)
+            np.sort(split.images.reshape(len(split), -1), 0),
+            np.sort(parts(unpacked)[name].images.reshape(len(split), -1), 0),
         )
     content = (flowers / "102flowers.tgz").read_bytes()
     (flowers / "102flowers.tgz").write_bytes(content[: len(content) // 2])
@@ -500,7 +556,10 @@ def test_oxford102_reads_the_packed_photographs(flowers: Path) -> None:
     ("options", "said"),
     [
         ({"normal": [0]}, "oxford102: normal wants species from 1 to 102, got 0."),
-        ({"source": "nowhere"}, "oxford102: source wants a folder or a Hugging Face id, got 'nowhere', which is neither."),
+        (
+            {"source": "nowhere"},
+            "oxford102: source wants a folder or a Hugging Face id, got 'nowhere', which is neither.",
+        ),
         ({"captions": "."}, None),
         ({"protocol": "offical"}, "the data set 'oxford102': protocol wants 'random' or 'official', got 'offical'."),
     ],

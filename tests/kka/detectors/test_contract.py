@@ -63,7 +63,9 @@ def fitted(task):
 
 def make(name, seed=0, **options):
     """A small one, with those of the options that it has."""
-    return detectors.create(name, seed, **{**SMALL.get(name, {}), **{k: v for k, v in options.items() if k in known(name)}})
+    return detectors.create(
+        name, seed, **{**SMALL.get(name, {}), **{k: v for k, v in options.items() if k in known(name)}}
+    )
 
 
 def known(name):
@@ -84,7 +86,8 @@ def test_it_does_not_collapse(name, task, fitted):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_informative_anomalies_make_it_better(name):
-    """Flowers of all kinds are normal, but for purple ones, which lie between pink and blue: normals alone hardly tell."""
+    """Flowers of all kinds are normal, but for purple ones, which lie between pink and blue: normals alone hardly
+    tell."""
     normals, real = (coloured("yellow orange red pink blue white", n, seed) for n, seed in ((200, 1), (100, 2)))
     anomalies, unseen = (coloured("purple", n, seed) for n, seed in ((60, 3), (100, 4)))
 
@@ -97,11 +100,14 @@ def test_informative_anomalies_make_it_better(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_scorer_can_be_exported_and_scores_the_same(name, task, fitted):
-    """What torch.onnx exports is a graph by torch.export: no Python may depend on the pictures' values, nor on their number."""
+    """What torch.onnx exports is a graph by torch.export: no Python may depend on the pictures' values, nor on their
+    number."""
     batch = torch.from_numpy(task[2][:64]).permute(0, 3, 1, 2) / 255
     detector = fitted[name]  # here, for it may have to be fitted first, which wants gradients
     with torch.no_grad():
-        graph = torch.export.export(detector.scorer().eval(), (batch,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+        graph = torch.export.export(
+            detector.scorer().eval(), (batch,), dynamic_shapes=({0: torch.export.Dim("n")},)
+        ).module()
         wanted = detector.score(task[2][:64])
         for n in (2, 64):
             np.testing.assert_allclose(graph(batch[:n]).numpy(), wanted[:n], rtol=1e-4, atol=1e-4)
@@ -168,7 +174,9 @@ def test_several_threads_may_ask_for_scores_at_once(name, task, fitted):
     parts = np.split(np.concatenate(task[2:]), 7)
     wanted = [fitted[name].score(part) for part in parts]
     before = torch.get_num_threads()
-    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:  # more threads than cores would crawl
+    with ThreadPoolExecutor(
+        2, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:  # more threads than cores would crawl
         np.testing.assert_allclose(list(pool.map(fitted[name].score, parts)), wanted, rtol=1e-6, atol=1e-6)
     torch.set_num_threads(before)
 
@@ -183,7 +191,9 @@ def test_saved_and_loaded_it_scores_the_same(name, task, fitted, tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["detector.json", "weights.safetensors"]
     before = [p.read_bytes() for p in sorted(folder.iterdir())]
     loaded.save(folder)  # over itself
-    assert [p.read_bytes() for p in sorted(folder.iterdir())] == before and [p.name for p in folder.parent.iterdir()] == ["detector"]
+    assert [p.read_bytes() for p in sorted(folder.iterdir())] == before and [
+        p.name for p in folder.parent.iterdir()
+    ] == ["detector"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -191,7 +201,9 @@ def test_a_save_that_fails_leaves_what_was_there(name, task, fitted, tmp_path, m
     folder = tmp_path / "detector"
     fitted[name].save(folder)
     before = (folder / "detector.json").read_bytes()
-    monkeypatch.setattr("kka.detectors._state.write_json", lambda path, value: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        "kka.detectors.shared.state.write_json", lambda path, value: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         fitted[name].save(folder)
     assert (folder / "detector.json").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["detector"]
@@ -309,7 +321,9 @@ def test_weights_of_another_network_are_refused(fitted, tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
         facts = (tmp_path / one / "detector.json").read_bytes()
         fitted["bce" if one == "a" else "deep_sad"].save(tmp_path / "mixed")
-        (tmp_path / "mixed" / "weights.safetensors").write_bytes((tmp_path / other / "weights.safetensors").read_bytes())
+        (tmp_path / "mixed" / "weights.safetensors").write_bytes(
+            (tmp_path / other / "weights.safetensors").read_bytes()
+        )
         assert (tmp_path / "mixed" / "detector.json").read_bytes() == facts
         with pytest.raises(KkaError, match="the weights are another network's"):
             detectors.load(tmp_path / "mixed")

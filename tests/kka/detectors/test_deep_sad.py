@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kka.detectors import deep_sad
-from kka.detectors._networks import LeNet, seeded
+from kka.detectors.shared.networks import LeNet, seeded
 
 
 def pictures(n, seed=0):
@@ -18,7 +18,9 @@ def test_pretraining_moves_every_weight_and_learns_to_reconstruct():
     with seeded("test"):
         network = LeNet(16, (16, 16))
         before = {k: v.clone() for k, v in network.named_parameters()}
-        deep_sad.Detector(rep_dim=16, pretrain_steps=41, learning_rate=1e-3)._pretrain(network, inside, lambda *what: heard.append(what[1]))
+        deep_sad.Detector(rep_dim=16, pretrain_steps=41, learning_rate=1e-3)._pretrain(
+            network, inside, lambda *what: heard.append(what[1])
+        )
     assert len(before) == 4  # three convolutions and the last layer, no bias
     for name, parameter in network.named_parameters():
         assert (parameter - before[name]).abs().max() > 1e-3, name

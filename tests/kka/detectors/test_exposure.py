@@ -1,16 +1,19 @@
-"""What is particular to outlier exposure: its negatives, the mixture in a batch, the ensemble, and the losses of bce and hsc."""
+"""What is particular to outlier exposure: its negatives, the mixture in a batch, the ensemble, and the losses of bce
+and hsc."""
 
 import numpy as np
 import pytest
 import torch
 
-from kka.detectors import _augment, bce, hsc
-from kka.detectors._base import Pictures
-from kka.detectors._networks import seeded
+from kka.detectors import bce, hsc
+from kka.detectors.shared import augment
+from kka.detectors.shared.base import Pictures
+from kka.detectors.shared.networks import seeded
 
 
 def batch(images, half=20, **options):
-    """The rows that `_batch` takes from sources that are plain 0.2 (normal), 0.4 (anomaly) and 0.8 (generated normal)."""
+    """The rows that `_batch` takes from sources that are plain 0.2 (normal), 0.4 (anomaly) and 0.8 (generated
+    normal)."""
     detector = bce.Detector(degrade=0, **options)
     with seeded("test"):
         return detector._batch(Pictures(*images), half).mean((1, 2, 3))
@@ -22,7 +25,7 @@ def plain(value, n=5):
 
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch):
-    monkeypatch.setattr(_augment, "vary", lambda x, degrade: x)
+    monkeypatch.setattr(augment, "vary", lambda x, degrade: x)
 
 
 def test_without_anomalies_the_anomalous_half_is_made_of_normals():
@@ -40,9 +43,11 @@ def test_a_batch_holds_the_shares_that_were_asked_for():
 def test_random_anomalies_differ_from_their_normals_in_a_part_or_in_colour():
     with seeded("test"):
         x = torch.rand(200, 3, 32, 32)
-        changed = (_augment.cut_paste(x) - x).abs().amax(1) > 1e-4
+        changed = (augment.cut_paste(x) - x).abs().amax(1) > 1e-4
     share = changed.float().mean((1, 2))
-    assert 0.6 < ((share > 0) & (share < 0.25)).float().mean() < 0.85  # patches and scars; the rest is recoloured as a whole
+    assert (
+        0.6 < ((share > 0) & (share < 0.25)).float().mean() < 0.85
+    )  # patches and scars; the rest is recoloured as a whole
     assert (share > 0).float().mean() > 0.97
 
 
@@ -50,7 +55,7 @@ def test_variation_keeps_the_picture_and_stays_in_range(monkeypatch):
     monkeypatch.undo()
     ramp = torch.linspace(0, 1, 32).expand(40, 3, 32, 32).contiguous()
     with seeded("test"):
-        varied = _augment.vary(ramp, 1.0)
+        varied = augment.vary(ramp, 1.0)
     assert varied.shape == ramp.shape and varied.min() >= 0 and varied.max() <= 1
     assert (varied.mean((1, 2, 3)) - 0.5).abs().max() < 0.15
 
@@ -58,8 +63,8 @@ def test_variation_keeps_the_picture_and_stays_in_range(monkeypatch):
 def test_blur_and_noise_come_in_all_strengths_and_not_at_all_when_not_wanted():
     x = torch.full((300, 3, 16, 16), 0.5)
     with seeded("test"):
-        noise = _augment.blur_and_noise(x, 1.0).sub(x).std((1, 2, 3))
-    assert torch.equal(_augment.blur_and_noise(x, 0), x)
+        noise = augment.blur_and_noise(x, 1.0).sub(x).std((1, 2, 3))
+    assert torch.equal(augment.blur_and_noise(x, 0), x)
     assert noise.min() < 0.005 and 0.06 < noise.max() < 0.09
 
 
@@ -85,7 +90,9 @@ def test_the_loss_of_the_hypersphere_by_hand():
     d = float(np.log(2))
     loss = hsc.Detector().loss(torch.tensor([0.75, d]), torch.tensor([0.0, 1.0]))
     assert loss.item() == pytest.approx((0.75 + d) / 2, rel=1e-6)
-    assert np.isfinite(hsc.Detector().loss(torch.tensor([0.0]), torch.tensor([1.0])).item())  # an anomaly in the very centre
+    assert np.isfinite(
+        hsc.Detector().loss(torch.tensor([0.0]), torch.tensor([1.0])).item()
+    )  # an anomaly in the very centre
 
 
 @pytest.mark.parametrize("options", [{"cutpaste_share": 0}, {"batch_size": 2}, {"focal": 0.5}])

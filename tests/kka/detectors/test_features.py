@@ -1,4 +1,5 @@
-"""What is particular to the detectors on frozen features: patches, the coreset, two banks, the probe's sum, SimpleNet's terms."""
+"""What is particular to the detectors on frozen features: patches, the coreset, two banks, the probe's sum, SimpleNet's
+terms."""
 
 import numpy as np
 import pytest
@@ -6,8 +7,8 @@ import torch
 from torch import nn
 
 from kka.detectors import patchcore, probe, simplenet
-from kka.detectors._features import Bank, Patches, PatchHead, spread
-from kka.detectors._networks import seeded
+from kka.detectors.shared.features import Bank, Patches, PatchHead, spread
+from kka.detectors.shared.networks import seeded
 from kka.errors import KkaError
 
 MARK = torch.zeros(16, dtype=torch.uint8)
@@ -29,7 +30,9 @@ def test_patches_are_neighbourhood_means_of_all_layers_at_the_finest_grid():
     x[0, 0, 1, 1] = 9
     found = Patches(Maps(), [0, 1])(x)
     assert found.shape == (1, 3, 4, 4)
-    assert torch.allclose(found[0, 0, :3, :3], torch.tensor([[9 / 4, 9 / 6, 9 / 6], [9 / 6, 1, 1], [9 / 6, 1, 1]]))  # of those inside
+    assert torch.allclose(
+        found[0, 0, :3, :3], torch.tensor([[9 / 4, 9 / 6, 9 / 6], [9 / 6, 1, 1], [9 / 6, 1, 1]])
+    )  # of those inside
     assert torch.allclose(found[0, 1:], torch.tensor(9 / 48))
 
 
@@ -59,7 +62,8 @@ def test_the_coreset_takes_the_farthest_each_time():
 
 
 def test_a_coreset_of_wide_rows_covers_them_nearly_as_well_as_it_could():
-    """In projection the greedy choice still leaves no row farther off than twice the best radius, up to the projection's error."""
+    """In projection the greedy choice still leaves no row farther off than twice the best radius, up to the
+    projection's error."""
     with seeded("test"):
         rows = torch.randn(300, 400)
         few = patchcore.Detector(most_stored=30)._coreset(rows)
@@ -72,7 +76,9 @@ def test_an_empty_bank_of_anomalies_plays_no_part_and_a_full_one_is_subtracted()
     features = torch.tensor([[3.0, 4.0]]).view(1, 2, 1, 1)
     normal, anomalous = torch.zeros(1, 2), torch.tensor([[3.0, 0.0]])
     assert patchcore.Banks(MARK, 0.0, 0.5, torch.ones(2), normal, anomalous[:0])(features).item() == pytest.approx(5)
-    assert patchcore.Banks(MARK, 0.0, 0.5, torch.ones(2), normal, anomalous)(features).item() == pytest.approx(5 - 0.5 * 4)
+    assert patchcore.Banks(MARK, 0.0, 0.5, torch.ones(2), normal, anomalous)(features).item() == pytest.approx(
+        5 - 0.5 * 4
+    )
 
 
 def test_patches_that_normals_have_are_pruned():
@@ -123,13 +129,17 @@ def test_simplenets_loss_by_hand():
     network = simplenet.Discriminator(MARK, 0.5, torch.zeros(1), torch.ones(1), 1)
     network.adaptor, network.body = nn.Identity(), nn.Identity()
     normal, anomalous = torch.tensor([[[-1.0], [0.0]]]), torch.tensor([[[0.25], [-3.0]]])
-    # low: max(0, .5 - 1), max(0, .5 + 0) -> mean .25; high: max(0, .5 + 1), .5 -> mean 1; the top half of the anomaly: .5 - .25
+    # low: max(0, .5 - 1), max(0, .5 + 0) -> mean .25; high: max(0, .5 + 1), .5 -> mean 1; the top half of the anomaly:
+    # .5 - .25
     assert detector._loss(network, normal, anomalous).item() == pytest.approx(0.25 + 1 + 0.25)
     assert detector._loss(network, normal, anomalous[:0]).item() == pytest.approx(0.25 + 1)
 
 
 def test_layers_that_the_backbone_has_not_are_refused():
-    with pytest.raises(KkaError, match=r"the detector 'patchcore': layers wants places from 0 to 2 in the backbone's maps, got \[1, 3\]"):
+    with pytest.raises(
+        KkaError,
+        match=r"the detector 'patchcore': layers wants places from 0 to 2 in the backbone's maps, got \[1, 3\]",
+    ):
         patchcore.Detector(layers=[1, 3]).fit(pictures(4))
 
 

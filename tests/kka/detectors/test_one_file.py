@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kka.detectors._base import Share, Whole
-from kka.detectors._exposure import Exposure
+from kka.detectors.shared.base import Share, Whole
+from kka.detectors.shared.exposure import Exposure
 
 
 class Small(nn.Sequential):
@@ -41,8 +41,22 @@ def suite(folder: Path, source: str, which: str = "mine") -> subprocess.Complete
     shutil.copy(ROOT / "tests" / "kka" / "detectors" / "test_contract.py", folder)
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "kka" / "detectors" / "mine.py").write_text(source)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_contract.py", "-k", which, "-o", "addopts="]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(folder)})
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "test_contract.py",
+        "-k",
+        which,
+        "-o",
+        "addopts=",
+    ]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(folder)}
+    )
 
 
 def test_a_new_detector_needs_its_file_alone(tmp_path: Path) -> None:

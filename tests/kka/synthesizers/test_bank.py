@@ -26,7 +26,8 @@ THINGS = ("fox", "maple tree", "red tractor", "clock")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five grey photographs of each thing in two files, each as bright as its number times ten; photograph 20 is 0 once more."""
+    """Five grey photographs of each thing in two files, each as bright as its number times ten; photograph 20 is 0 once
+    more."""
     captions = [f"a photo of a {THINGS[i // 5]}" for i in range(20)] + ["a photo of a fox"]
     pictures = [encoded(i % 20) for i in range(21)]
     for name, rows in (("a", slice(0, 12)), ("b", slice(12, None))):
@@ -69,7 +70,8 @@ def test_each_photograph_at_most_once_though_it_stands_there_twice(folder: Path)
 
 def test_an_archive_that_is_used_up_is_one_sentence(folder: Path) -> None:
     with pytest.raises(
-        KkaError, match="^the bank wanted a photograph for 'a fox', got none: all 20 are used up. Lower describe.count, or give"
+        KkaError,
+        match="^the bank wanted a photograph for 'a fox', got none: all 20 are used up. Lower describe.count, or give",
     ):
         bank(folder).synthesize(["a fox"] * 21, range(21))
 
@@ -78,7 +80,9 @@ def test_the_seed_breaks_ties_and_nothing_else(folder: Path) -> None:
     firsts = {numbers(bank(folder).synthesize(["a fox"], [seed]))[0] for seed in range(40)}
     assert firsts == {0, 1, 2, 3, 4}
     for seed in range(3):
-        assert numbers(bank(folder).synthesize(["a fox"], [seed])) == numbers(bank(folder).synthesize(["a fox"], [seed]))
+        assert numbers(bank(folder).synthesize(["a fox"], [seed])) == numbers(
+            bank(folder).synthesize(["a fox"], [seed])
+        )
 
 
 def test_batches_do_not_matter(folder: Path) -> None:
@@ -102,7 +106,10 @@ def test_photographs_are_prepared_like_all_others(tmp_path: Path) -> None:
     """What is transparent is white, as in a data set of files."""
     buffer = io.BytesIO()
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(buffer, format="PNG")
-    write(tmp_path / "archive" / "a.parquet", {"image": [{"bytes": buffer.getvalue(), "path": None}], "caption": ["nothing"]})
+    write(
+        tmp_path / "archive" / "a.parquet",
+        {"image": [{"bytes": buffer.getvalue(), "path": None}], "caption": ["nothing"]},
+    )
     assert (bank(tmp_path / "archive").synthesize(["nothing"], [0]) == 255).all()
 
 
@@ -110,7 +117,9 @@ def test_an_archive_comes_from_the_hub_too(folder: Path, hub_cache: Path) -> Non
     shutil.copytree(folder, cached(hub_cache, "someone/things"), dirs_exist_ok=True)
     made = Bank(archive="someone/things", image_size=8)
     assert np.array_equal(made.synthesize(["a clock"], [0]), bank(folder).synthesize(["a clock"], [0]))
-    with pytest.raises(KkaError, match="^synthesize.options.archive: 'someone/nothing' is no folder here and could not be had"):
+    with pytest.raises(
+        KkaError, match="^synthesize.options.archive: 'someone/nothing' is no folder here and could not be had"
+    ):
         Bank(archive="someone/nothing")
 
 
@@ -124,16 +133,24 @@ def test_a_text_model_tells_what_fits(folder: Path, tmp_path: Path) -> None:
     made = Bank(archive=str(folder), image_size=8, embedder=model)
     out = numbers(made.synthesize([f"a photo of a {t}" for t in THINGS], [1, 2, 3, 4]))
     assert [n // 5 for n in out] == [0, 1, 2, 3]
-    with pytest.raises(KkaError, match="^embedder: wanted a text model by Hugging Face id or path, got 'nowhere/at/all'"):
+    with pytest.raises(
+        KkaError, match="^embedder: wanted a text model by Hugging Face id or path, got 'nowhere/at/all'"
+    ):
         Bank(archive=str(folder), embedder="nowhere/at/all")
 
 
 def test_a_large_archive_is_not_held_in_memory(tmp_path: Path) -> None:
-    """10,000 photographs of 48 KB each, decoded: half a gigabyte. The peak of the process is asked for in one of its own."""
+    """10,000 photographs of 48 KB each, decoded: half a gigabyte. The peak of the process is asked for in one of its
+    own."""
     pixels = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 3)).astype(np.uint8)
     for part in range(5):
-        rows = [png(np.roll(pixels[i % 200], i // 200 + 10 * part, axis=1).repeat(32, 0).repeat(32, 1)) for i in range(2000)]
-        columns = {"image": [{"bytes": r, "path": None} for r in rows], "caption": [f"number {part} {i}" for i in range(2000)]}
+        rows = [
+            png(np.roll(pixels[i % 200], i // 200 + 10 * part, axis=1).repeat(32, 0).repeat(32, 1)) for i in range(2000)
+        ]
+        columns = {
+            "image": [{"bytes": r, "path": None} for r in rows],
+            "caption": [f"number {part} {i}" for i in range(2000)],
+        }
         path = tmp_path / "archive" / f"{part}.parquet"
         path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.table(columns), path, row_group_size=200)
@@ -144,26 +161,38 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = Synthesizer(archive=sys.argv[1], image_size=128)
 print(made.synthesize(["number 3 1234", "number 4 5"], [0, 0]).shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
-    told = subprocess.run([sys.executable, "-c", program, str(tmp_path / "archive")], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "archive")], capture_output=True, text=True, check=True
+    )
     shape, megabytes = told.stdout.rsplit(" ", 1)
     assert shape == "(2, 128, 128, 3)" and float(megabytes) < 200
 
 
 def test_mistakes_are_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(KkaError, match="^synthesize.options: the bank wants a dataset or an archive folder, got neither.$"):
+    with pytest.raises(
+        KkaError, match="^synthesize.options: the bank wants a dataset or an archive folder, got neither.$"
+    ):
         create("bank", {})
-    with pytest.raises(KkaError, match="the synthesizer 'bank' has the unknown option 'achive'. Did you mean 'archive'"):
+    with pytest.raises(
+        KkaError, match="the synthesizer 'bank' has the unknown option 'achive'. Did you mean 'archive'"
+    ):
         create("bank", {"achive": "x"})
-    with pytest.raises(KkaError, match="archive: wanted parquet files with a caption for each photograph in .*nowhere, got 0 files"):
+    with pytest.raises(
+        KkaError, match="archive: wanted parquet files with a caption for each photograph in .*nowhere, got 0 files"
+    ):
         create("bank", {"archive": str(tmp_path / "nowhere")})
     write(tmp_path / "blank" / "a.parquet", {"image": [encoded(1)], "caption": [" "]})
-    with pytest.raises(KkaError, match="wanted parquet files with a caption for each photograph in .*blank, got an empty one"):
+    with pytest.raises(
+        KkaError, match="wanted parquet files with a caption for each photograph in .*blank, got an empty one"
+    ):
         create("bank", {"archive": str(tmp_path / "blank")})
     with pytest.raises(KkaError, match="kka/datasets has no 'cifar'. Did you mean 'cifar100'"):
         create("bank", {"dataset": "cifar"})
 
 
-def test_the_data_set_of_the_project_is_taken_unless_the_options_say_otherwise(cifar100_folder: Path, folder: Path) -> None:
+def test_the_data_set_of_the_project_is_taken_unless_the_options_say_otherwise(
+    cifar100_folder: Path, folder: Path
+) -> None:
     data = {"dataset": "cifar100", "dataset_options": {"source": str(cifar100_folder), "train": 10}, "image_size": 16}
     made: Any = create("bank", {}, **data)
     assert made.synthesize(["a photo of an apple"], [1]).shape == (1, 16, 16, 3)
@@ -171,7 +200,9 @@ def test_the_data_set_of_the_project_is_taken_unless_the_options_say_otherwise(c
     assert numbers(other.synthesize(["a clock"], [1]))[0] // 5 == 3
 
 
-def test_real_photographs_are_of_the_class_that_the_description_names(cifar100_archive: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_photographs_are_of_the_class_that_the_description_names(
+    cifar100_archive: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(datasets, "archive", lambda *_, **__: cifar100_archive)
     rng = np.random.default_rng(0)
     shown = {sha256(p): g for p, g in zip(cifar100_archive.images, cifar100_archive.groups, strict=True)}

@@ -12,7 +12,9 @@ from tests import standins
 from tests.conftest import photographs
 
 TEXTS = ["a red gear", "a blue gear", "a worn gear"]
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' DPM-Solver with numpy 2
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # diffusers' DPM-Solver with numpy 2
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def test_a_strength_begins_from_a_normal_picture(family: str, models: dict[str, 
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
-def test_pictures_that_begin_as_normal_ones_have_the_side_that_is_asked_for(family: str, models: dict[str, str]) -> None:
+def test_pictures_that_begin_as_normal_ones_have_the_side_that_is_asked_for(
+    family: str, models: dict[str, str]
+) -> None:
     normals = photographs(3, np.random.default_rng(0))
     made = Synthesizer(model=models[family], steps=2, strength=0.5, side=48, normals=normals)
     assert made.synthesize(TEXTS, [1, 2, 3]).shape == (3, 48, 48, 3)
@@ -60,7 +64,9 @@ def test_options_reach_the_pipeline(models: dict[str, str]) -> None:
 def test_mistakes_are_one_sentence(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = standins.language_model(tmp_path / "text", "qwen2", TEXTS)
     for model in (text, str(tmp_path / "nowhere")):
-        with pytest.raises(KkaError, match=f"^synthesize.options.model: wanted a text-to-image pipeline .*, got '{model}' \\(.*\\)$"):
+        with pytest.raises(
+            KkaError, match=f"^synthesize.options.model: wanted a text-to-image pipeline .*, got '{model}' \\(.*\\)$"
+        ):
             Synthesizer(model=model)
     with pytest.raises(KkaError, match="^synthesize.options.model: .*"):
         Synthesizer(model=models["pixart"], strength=0.5)  # there is none of that family that begins from pictures
@@ -71,5 +77,7 @@ def test_mistakes_are_one_sentence(models: dict[str, str], tmp_path: Path, monke
     made = Synthesizer(model=models["sd"], steps=2)
     with torch.no_grad():
         made._pipe.vae.decoder.conv_out.weight.fill_(float("nan"))
-    with pytest.raises(KkaError, match="^synthesize.options.dtype: .* lost itself in float32. Set it to bfloat16 or float32"):
+    with pytest.raises(
+        KkaError, match="^synthesize.options.dtype: .* lost itself in float32. Set it to bfloat16 or float32"
+    ):
         made.synthesize(TEXTS, [1, 2, 3])

@@ -103,7 +103,9 @@ def test_a_killed_process_leaves_its_whole_shards(tmp_path: Path) -> None:
         "t.synthesize_shards(t.Noise(), t.TEXTS, t.SEEDS, Path(sys.argv[1]), 8, 3, done)\n"
     )
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[3])]
-    killed = subprocess.run([sys.executable, "-c", f"import sys\nsys.path[:0] = {folders}\n{program}", str(tmp_path / "a")], check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", f"import sys\nsys.path[:0] = {folders}\n{program}", str(tmp_path / "a")], check=False
+    )
     assert killed.returncode == -9
     assert sorted(p.name for p in scratch(tmp_path / "a").iterdir()) == ["images-00000.parquet", "images-00001.parquet"]
 

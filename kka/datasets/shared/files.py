@@ -1,0 +1,242 @@
+"""What the data sets on files share: pictures and their captions are found and read, repeats are left out, and a set is
+divided."""
+
+import io
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+from tqdm import tqdm
+
+from kka import images
+from kka.errors import KkaError
+from kka.records import Split, Splits, seed_of, sha256
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Levels = Annotated[float, Field(ge=0)]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+FEWEST = 20  # normal pictures below which no boundary can be drawn
+_THUMB = 16  # side of the pictures that are compared for near duplicates
+_SHOWN = 3  # names in a sentence
+_CUT = 0.05  # share of the pictures that the crop may leave out without a word
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class File:
+    """A picture on disk, or its `data` where it comes out of an archive. Of several captions each has a line."""
+
+    path: Path
+    label: int
+    group: str
+    caption: str = ""
+    data: bytes | None = None
+
+
+def folder(who: str, option: str, path: str) -> Path:
+    """The folder that an option names. Raises KkaError where there is none."""
+    found = Path(path).expanduser()
+    if not found.is_dir():
+        what = "a file" if found.exists() else "no such folder"
+        raise KkaError(
+            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to where params.yaml stands."
+        )
+    return found
+
+
+def pictures(who: str, where: Path) -> list[Path]:
+    """All pictures in the folder and those below it, in the order of their names. Raises KkaError where there are
+    none."""
+    found = sorted(
+        p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
+    if not found:
+        raise KkaError(f"{who}: {where} wants pictures ({', '.join(s[1:] for s in SUFFIXES)}), got none.")
+    return found
+
+
+def read(
+    who: str, files: Sequence[File], size: int, *, unreadable_share: float, squeeze: bool = False
+) -> tuple[Split, list[Path]]:
+    """The pictures that can be read, prepared to `size`, and their files. Those that cannot be are named on the log;
+    raises KkaError where they are more than `unreadable_share` of all."""
+    made: list[NDArray[np.uint8]] = []
+    kept: list[File] = []
+    broken: list[str] = []
+    kinds: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    cut: list[float] = []
+    for file in tqdm(files, desc="pictures", unit="picture", disable=None, leave=False):
+        try:
+            picture, kind, lost = _read(file, size, squeeze)
+            made.append(picture)
+            kept.append(file)
+            kinds[kind] += 1
+            modes[kind.split()[1]] += 1
+            cut.append(lost)
+        except FileNotFoundError:
+            raise KkaError(f"{who}: there is no picture {file.path}.") from None
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            broken.append(f"{file.path} ({' '.join(str(error).split())[:60]})")
+    if broken:
+        sentence = f"{who}: {len(broken)} of {len(files)} pictures cannot be read: {some(broken)}"
+        if len(broken) > unreadable_share * len(files):
+            raise KkaError(
+                f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share})."
+            )
+        _log.warning(sentence)
+    _log.info(f"{who}: as they lie there: {', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(6))}")
+    if (lost := float(np.mean(cut or [0]))) > _CUT and not squeeze:
+        _log.warning(
+            f"{who}: the square in the middle leaves out {lost:.0%} of the pictures: prepare.options.squeeze keeps all of them"
+        )
+    if len(modes) > 1:
+        told = ", ".join(f"{n} of mode {mode}" for mode, n in modes.most_common())
+        _log.warning(
+            f"{who}: pictures of several modes ({told}): what is grey or partly transparent among others is seen as different"
+        )
+    labels = np.array([f.label for f in kept], dtype=np.int64)
+    stacked = np.concatenate(made) if made else np.zeros((0, size, size, 3), np.uint8)
+    return Split(stacked, tuple(f.caption for f in kept), labels, tuple(f.group for f in kept)), [f.path for f in kept]
+
+
+def _read(file: File, size: int, squeeze: bool) -> tuple[NDArray[np.uint8], str, float]:
+    """The prepared picture, what it was before, and the share of it beyond the square in its middle."""
+    with Image.open(file.path if file.data is None else io.BytesIO(file.data)) as image:
+        kind = f"{image.width}x{image.height} {image.mode} ({image.format})"
+        lost = 1 - min(image.size) / max(image.size)
+        return images.decode(image, size, squeeze=squeeze), kind, lost
+
+
+def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> NDArray[np.int64]:
+    """The rows that are left when of pictures that are the same only the first stays, so that none can straddle two
+    splits.
+
+    The same are: equal pixels; or of one label, and a root mean square of at most `near` grey levels (0 to 255) apart
+    when both are made 16x16 small, as the same photograph is that was saved twice; 0 looks for equal pixels alone.
+    Raises KkaError where normals and anomalies share a picture, and where `near` would leave out more than half."""
+    places: dict[str, int] = {}
+    equal = [places.setdefault(sha256(image), i) for i, image in enumerate(split.images)]
+    for i, first in enumerate(equal):
+        if split.labels[i] != split.labels[first]:
+            raise KkaError(
+                f"{who}: {files[i]} and {files[first]} are one picture, normal and anomalous. Remove it from one side."
+            )
+    rows = np.array(sorted(places.values()), dtype=np.int64)
+    kept = rows[_apart(thumbs(split.images[rows]), split.labels[rows], near)] if near and len(rows) else rows
+    if len(kept) < len(rows) / 2:
+        raise KkaError(
+            f"{who}: {len(rows) - len(kept)} of {len(rows)} pictures look like another one, as with a fixed camera."
+            f" Lower prepare.options.near_duplicates ({near}); 0 leaves out only those that are equal in every pixel."
+        )
+    if len(kept) < len(split):
+        _log.warning(
+            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)} pictures"
+        )
+    return kept
+
+
+def thumbs(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pictures (n, h, w, 3) made 16x16 small, a row each."""
+    small = [
+        np.asarray(Image.fromarray(p).resize((_THUMB, _THUMB), Image.Resampling.BOX), dtype=np.float32)
+        for p in pictures
+    ]
+    return np.array(small, dtype=np.float32).reshape(len(small), _THUMB * _THUMB * 3)
+
+
+def alike(rows: NDArray[np.float32], others: NDArray[np.float32], near: float) -> NDArray[np.bool_]:
+    """Which rows of `thumbs` are at most `near` grey levels (root mean square) from which others, shape (n, m)."""
+    distance = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T
+    return np.asarray(distance <= near**2 * rows.shape[1])
+
+
+def _apart(rows: NDArray[np.float32], labels: NDArray[np.int64], near: float) -> NDArray[np.bool_]:
+    """Where a row is far from all before it that are kept."""
+    kept = np.ones(len(rows), dtype=bool)
+    for start in range(0, len(rows), 512):
+        block = np.arange(start, min(start + 512, len(rows)))
+        before = np.flatnonzero(kept[: block[-1] + 1])
+        same = alike(rows[block], rows[before], near) & (labels[block, None] == labels[before])
+        for i, found in zip(block, same, strict=True):
+            kept[i] = not kept[before[found & (before < i)]].any()
+    return kept
+
+
+def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Split:
+    """The split with its normal pictures' captions by a captioning model; as it is without one."""
+    if captioner is None:
+        return split
+    from kka.captioner import write_captions
+
+    normal = np.flatnonzero(split.labels == 0)
+    said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))
+    return replace(split, captions=tuple(said.get(i, caption) for i, caption in enumerate(split.captions)))
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the normals; the anomalies go to validation and test in the same ratio, each group for itself."""
+
+    calibration: float
+    validation: float
+    test: float
+
+
+def divide(who: str, split: Split, seed: int, shares: Shares) -> Splits:
+    """A set without splits of its own, divided at random. Raises KkaError for too few normals, or shares that leave
+    none to train with."""
+    normals = np.flatnonzero(split.labels == 0)
+    if len(normals) < FEWEST:
+        raise KkaError(
+            f"{who}: wanted at least {FEWEST} normal pictures, got {len(normals)}. A few hundred are better."
+        )
+    if shares.calibration + shares.validation + shares.test >= 1:
+        raise KkaError(
+            f"{who}: calibration, validation and test leave no normals to train with. Lower them below 1 together."
+        )
+    rng = np.random.default_rng(seed_of(seed, "divide"))
+    cuts = np.cumsum([max(1, round(s * len(normals))) for s in (shares.calibration, shares.validation, shares.test)])
+    calibration, validation, test, train = np.split(rng.permutation(normals), cuts)
+    first = shares.validation / max(shares.validation + shares.test, 1e-9)
+    chosen, tested = hold_out(split, np.flatnonzero(split.labels == 1), first, rng)
+    return Splits(
+        train=split.take(np.sort(train)), calibration=split.take(np.sort(calibration)),
+        validation=split.take(np.sort(np.concatenate([validation, chosen]))), test=split.take(np.sort(np.concatenate([test, tested]))),
+    )  # fmt: skip
+
+
+def divide_tested(split: Split, tested: NDArray[np.bool_], seed: int, calibration: float, validation: float) -> Splits:
+    """A set with a test split of its own: of that the share `validation` of each group is there to choose by; of the
+    other normals the share `calibration` sets the boundary. Where validation would be empty, a tenth of those normals
+    stand for it."""
+    rng = np.random.default_rng(seed_of(seed, "divide"))
+    chosen, test = hold_out(split, np.flatnonzero(tested), validation, rng)
+    trained = rng.permutation(np.flatnonzero(~tested & (split.labels == 0)))
+    sizes = [round(calibration * len(trained)), 0 if len(chosen) else max(1, round(0.1 * len(trained)))]
+    boundary, instead, train = np.split(trained, np.cumsum(sizes))
+    return Splits(*(split.take(np.sort(rows)) for rows in (train, boundary, np.concatenate([chosen, instead]), test)))
+
+
+def hold_out(
+    split: Split, rows: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The `share` of each group among the rows, and the rest."""
+    groups = np.array(split.groups)[rows]
+    held = [
+        rng.permutation(rows[groups == g])[: round(share * int((groups == g).sum()))]
+        for g in dict.fromkeys(groups.tolist())
+    ]
+    chosen = np.concatenate([*held, np.zeros(0, np.int64)]).astype(np.int64)
+    return chosen, np.setdiff1d(rows, chosen)
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")

@@ -1,0 +1,51 @@
+"""Data sets of the Hugging Face hub: their parquet files, fetched once into its cache."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from kka.datasets.shared import parquet
+from kka.errors import KkaError
+
+_CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet files of a data set that has none
+
+
+def files(who: str, source: str, part: str = "") -> list[Path]:
+    """The parquet files of a part, such as train: data/train-00000-of-00001.parquet, or default/train/0000.parquet;
+    without one all. Raises KkaError where they cannot be had, or belong to several configurations of the data set."""
+    from huggingface_hub import snapshot_download
+
+    reason = "it has no such parquet files"
+    for revision in (None, _CONVERTED):
+        try:
+            root = Path(snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns="*.parquet"))
+        except Exception as error:  # each of the hub's many ways to fail means the same to the user
+            reason = " ".join(str(error).split())[:200] if revision is None else reason
+            continue
+        if found := [
+            p for p in sorted(root.rglob("*.parquet")) if part in ("", re.split(r"[-.]", p.name)[0], p.parent.name)
+        ]:
+            return _of_one_configuration(who, source, root, found)
+    raise KkaError(
+        f"{who}: '{source}' is no folder here and could not be had from the Hugging Face hub ({reason})."
+        " Go online once, or name a folder that holds its files."
+    )
+
+
+def _of_one_configuration(who: str, source: str, root: Path, found: list[Path]) -> list[Path]:
+    if len(kinds := sorted({p.relative_to(root).parts[0] for p in found if p.parent != root})) > 1:
+        raise KkaError(
+            f"{who}: '{source}' holds several data sets ({', '.join(kinds[:3])}). Fetch one, and name its folder."
+        )
+    return found
+
+
+def read(who: str, source: str, part: str, picture: str, beside: str) -> tuple[list[Any], list[Any]]:
+    """The encoded pictures ({bytes, path}) in the column `picture`, and the values in the column `beside`. Raises
+    KkaError as `files`."""
+    return parquet.read(files(who, source, part), picture, beside)
+
+
+def is_id(source: str) -> bool:
+    """Whether this can be the id of a data set on the hub, organisation/name."""
+    return source.count("/") == 1 and not source.startswith((".", "~", "/"))

@@ -1,0 +1,1 @@
+"""Descriptions of anomalies: the language models that write them, and the guard that refuses some."""

@@ -1,0 +1,212 @@
+"""What the detectors on frozen features share: a backbone's patches or whole pictures, and a bank of rows with nearest
+neighbours."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kka import backbones
+from kka.detectors.shared import state
+from kka.detectors.shared.base import Base, Share, Whole
+from kka.errors import KkaError
+
+_TILE = 512  # rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
+
+
+class Head(nn.Module):
+    """Features -> scores. It remembers which backbone it was fitted on, whose weights are not saved with it."""
+
+    fingerprint: Tensor
+
+    def __init__(self, fingerprint: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("fingerprint", fingerprint)
+
+
+class Features(nn.Module):
+    """Pictures (b, 3, h, w) -> what a detector takes of the backbone."""
+
+    def __init__(self, backbone: backbones.Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+
+class Pooled(Features):
+    """The backbone's vector for the whole picture, (b, c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.backbone(x)[1]
+        return pooled
+
+
+class Patches(Features):
+    """The maps of some layers, each the mean of its 3x3 neighbourhood, enlarged to the finest and side by side: (b, c,
+    h', w')."""
+
+    def __init__(self, backbone: backbones.Backbone, layers: list[int]) -> None:
+        super().__init__(backbone)
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps, _ = self.backbone(x)
+        chosen = [F.avg_pool2d(maps[i], 3, stride=1, padding=1, count_include_pad=False) for i in self.layers]
+        finest = max((m.shape[2:] for m in chosen), key=lambda side: side[0])
+        return torch.cat(
+            [m if m.shape[2:] == finest else F.interpolate(m, size=finest, mode="bilinear") for m in chosen], 1
+        )
+
+
+@dataclass
+class Frozen(Base):
+    """`backbone` is a Hugging Face id, a path, or a factory as kka.backbones tells; it is not trained and not saved."""
+
+    backbone: str = backbones.BUILT_IN
+
+    @cached_property
+    def features(self) -> Features:
+        """What the detector takes of the frozen backbone, loaded when it is first needed."""
+        return Pooled(backbones.load(self.backbone))
+
+    def scorer(self) -> nn.Module:
+        return nn.Sequential(self.features, super().scorer()).eval()
+
+    @classmethod
+    def load(cls, folder: Path, **options: Any) -> Self:
+        """The detector that `save` wrote. Raises KkaError where the folder is broken, or the backbone has other weights
+        now."""
+        detector = super().load(folder, **options)
+        assert isinstance(detector.network_, Head)
+        if not torch.equal(detector.network_.fingerprint, detector._fingerprint()):
+            raise KkaError(
+                f"{folder} was fitted on other weights than the backbone '{detector.backbone}' has now."
+                " Run `dvc repro --force --downstream baseline`."
+            )
+        return detector
+
+    def width(self, size: tuple[int, int]) -> int:
+        """How many features there are of pictures of (h, w) pixels."""
+        return int(self.features(torch.zeros(1, 3, *size)).shape[1])
+
+    def _fingerprint(self) -> Tensor:
+        return self.features.backbone.fingerprint.clone()
+
+
+class PatchHead(Head):
+    """Features (b, c, h', w') -> scores (b,): the mean over the `top_share` of patches that score highest, at least
+    one. `patches` gives all of them, (b, h', w')."""
+
+    def __init__(self, fingerprint: Tensor, top_share: float) -> None:
+        super().__init__(fingerprint)
+        self.top_share = top_share
+
+    def patches(self, features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.top(self.patches(features).flatten(1))
+
+    def top(self, scores: Tensor) -> Tensor:
+        """Of scores (b, p), shape (b,)."""
+        return self.highest(scores).mean(1)
+
+    def highest(self, scores: Tensor) -> Tensor:
+        """Those of scores (b, p) that count, (b, k)."""
+        return scores.topk(max(1, round(self.top_share * scores.shape[1])), 1).values
+
+
+@dataclass
+class Patchwise(Frozen):
+    """`layers` are places in the backbone's list of maps, from 0. A picture's score is the mean over the `top_share` of
+    its patches that score highest: 0 is the highest alone, for small defects; 1 is for pictures that are odd as a
+    whole. At most `most_patches` of all normals', and of all anomalies', are looked at in a fit, as many of each
+    picture: they bound memory."""
+
+    layers: list[int] = field(default_factory=lambda: [1, 2])
+    top_share: Share = 0.1
+    most_patches: Whole = 100_000
+
+    @cached_property
+    def features(self) -> Features:
+        backbone = backbones.load(self.backbone)
+        if not self.layers or not all(0 <= i < backbone.depth for i in self.layers):
+            raise KkaError(
+                f"the detector '{self.name}': layers wants places from 0 to {backbone.depth - 1} in the backbone's maps, got {self.layers}."
+            )
+        return Patches(backbone, self.layers)
+
+    def score_map(self, images: state.Images) -> NDArray[np.float64]:
+        """How anomalous each place of the pictures is, shape (n, h, w), in the unit of the score; images uint8 (n, h,
+        w, 3)."""
+        state.check_score(self.name, images, self.size_)
+        head = self.network_
+        assert isinstance(head, PatchHead)
+        maps = state.batched(images, lambda x: head.patches(self.features(x)))[:, None]
+        return F.interpolate(maps, size=self.size_, mode="bilinear").squeeze(1).double().numpy()
+
+    def rows(self, images: Tensor) -> Tensor:
+        """Patches of uint8 pictures (n, 3, h, w), at random as many of each: (n, patches, c)."""
+        if not len(images):
+            return self._flat(torch.zeros(1, 3, *images.shape[2:]))[:0]
+        each = max(1, self.most_patches // len(images))
+
+        def some(x: Tensor) -> Tensor:
+            found = self._flat(x)
+            if each >= found.shape[1]:
+                return found
+            chosen = torch.rand(found.shape[:2]).argsort(1)[:, :each]
+            return found.gather(1, chosen[:, :, None].expand(-1, -1, found.shape[2]))
+
+        return state.batched(images, some)
+
+    def _flat(self, x: Tensor) -> Tensor:
+        """Patches of float pictures (b, 3, h, w): (b, patches, c)."""
+        found: Tensor = self.features(x)
+        return found.flatten(2).transpose(1, 2)
+
+
+class Bank(nn.Module):
+    """Stored rows (m, d). `forward` gives the squared distance of rows (n, d) to their k nearest, (n, k), nearest
+    first."""
+
+    stored: Tensor
+
+    def __init__(self, stored: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("stored", stored)
+
+    def forward(self, rows: Tensor, k: int = 1) -> Tensor:
+        squares = self.stored.square().sum(1)
+        if torch.compiler.is_exporting():  # a graph for any number of rows has no number of tiles
+            return self._nearest(rows, squares, k)
+        return torch.cat([self._nearest(part, squares, k) for part in rows.split(_TILE)])
+
+    def _nearest(self, rows: Tensor, squares: Tensor, k: int) -> Tensor:
+        parts = []
+        for stored, square in zip(self.stored.split(_TILE), squares.split(_TILE), strict=True):
+            # what is the same for all stored rows is added last, so that only one matrix is held
+            found = torch.addmm(square[None], rows, stored.T, alpha=-2)
+            parts.append(
+                found.amin(1, keepdim=True) if k == 1 else found.topk(min(k, found.shape[1]), largest=False).values
+            )
+        nearest = torch.cat(parts, 1)
+        nearest = nearest.topk(min(k, nearest.shape[1]), largest=False).values
+        return (nearest + rows.square().sum(1, keepdim=True)).clamp_min(0)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        """A bank takes as many rows as were saved."""
+        self.stored = state_dict.get(prefix + "stored", self.stored).clone()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def spread(rows: Tensor) -> Tensor:
+    """The deviation of each channel of rows (n, c), shape (c,). One that is nearly constant counts as a tenth of the
+    average, lest a picture that moves it scores beyond all others."""
+    found = rows.std(0, unbiased=False)
+    return found.clamp_min(0.1 * float(found.mean()) + 1e-6)

@@ -1,0 +1,1 @@
+"""What a project of kka has beside the method: parameters, presets, commands, checks."""

@@ -1,0 +1,277 @@
+"""The command `kka`: what a project needs beside `dvc repro`. What a command needs is imported when it runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from kka import __version__
+from kka.errors import KkaError, out_of_space
+
+if TYPE_CHECKING:
+    from kka.scoring import Scorer
+
+
+class Commands(TyperGroup):
+    """Prints a user's mistake as its one sentence, and ends with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KkaError as error:
+            typer.echo(f"kka: {error}", err=True)
+            raise typer.Exit(1) from None
+        except Exception as error:
+            if not out_of_space(error):
+                raise
+            typer.echo(f"kka: no space left to write to ({error}). Free some, and run it again.", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Key Knowledge Augmentation: the commands beside `dvc repro`.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kka {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _kka(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def doctor() -> None:
+    """Look whether this machine and this project can run. Ends with 1 where something needed is missing."""
+    from kka.project.doctor import examine
+
+    failed = 0
+    for finding in examine(Path.cwd()):
+        typer.echo(str(finding))
+        failed += finding.mark == "fail"
+    if failed:
+        raise KkaError(f"{failed} of the above must be mended before the project can run.")
+
+
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="A file in presets/, such as blossom or cifar100-bank.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="A change, such as align.beta=0.5; may be given several times.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a params.yaml that somebody has changed.")] = False,
+) -> None:
+    """Write a preset as params.yaml in this folder."""
+    from kka.project.presets import write
+
+    write(name, Path("params.yaml"), changes or [], force=force)
+    typer.echo(f"wrote params.yaml from the preset {name}")
+
+
+data = typer.Typer(no_args_is_help=True, help="The data set that params.yaml names.")
+app.add_typer(data, name="data")
+
+
+@data.callback()
+def _data() -> None:
+    pass
+
+
+@data.command()
+def check(
+    sheet: Annotated[Path, typer.Option(help="The contact sheet to write.")] = Path("data-check.png"),
+) -> None:
+    """Read the data set as `prepare` would, say what it found, and draw a contact sheet. Changes nothing else."""
+    import logging
+
+    from kka.datasets import splits_of
+    from kka.project.check import findings, write_sheet
+    from kka.project.config import read_config
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = read_config(Path("params.yaml"))
+    splits = splits_of(config.prepare, config.seed)
+    found = list(findings(splits))
+    for finding in found:
+        typer.echo(str(finding))
+    write_sheet(splits, sheet)
+    typer.echo(f"wrote {sheet}: look at it")
+    if any(finding.mark == "fail" for finding in found):
+        raise KkaError("what is marked fail above must be mended before anything is trained.")
+
+
+@app.command()
+def captions(out: Annotated[Path, typer.Argument(help="The file to write, one caption a line.")]) -> None:
+    """Write the captions that a small writer may learn from: of params.yaml's normal training images, and of its
+    archive.
+
+    `python -m kka.mini.train lm --captions FILE` trains on them.
+    """
+    from kka import datasets
+    from kka.project.config import read_config
+    from kka.records import write_text
+
+    config = read_config(Path("params.yaml"))
+    wanted, found = config.prepare, list(datasets.splits_of(config.prepare, config.seed).train.captions)
+    if datasets.has_archive(wanted.dataset) and config.synthesize.synthesizer == "bank":
+        found += datasets.archive(wanted.dataset, wanted.image_size, **wanted.options).captions
+    lines = [line for caption in found for line in caption.splitlines()]
+    write_text(out, "".join(f"{line}\n" for line in lines))
+    typer.echo(f"wrote {len(lines)} captions to {out}")
+
+
+@app.command()
+def predict(
+    places: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures, and folders of pictures.")],
+    out: Annotated[Path, typer.Option(help="The table to write: file, score, p_value, alarm.")] = Path("scores.csv"),
+    name: Annotated[
+        str | None, typer.Option("--round", help="The round whose detector scores; by default the last.")
+    ] = None,
+    fpr: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The share of normal pictures that may give a false alarm.")
+    ] = 0.05,
+    maps: Annotated[
+        Path | None, typer.Option(help="A folder for heat maps of alarms, where the detector has them.")
+    ] = None,
+) -> None:
+    """Score pictures with the detector of a round. What cannot be read is named at the end, and left out."""
+    import csv
+    import io
+
+    from PIL import Image
+    from tqdm import tqdm
+
+    from kka.records import write_text
+    from kka.scoring import pictures
+
+    _check_file("predict", out)
+    files, alarms = pictures(places), 0
+    unreadable: list[str] = []
+    table = io.StringIO()
+    scorer = _scorer("predict", name)
+    if maps is not None and not hasattr(scorer.detector, "score_map"):
+        raise KkaError(f"predict: the detector '{scorer.name}' has no heat maps. Leave --maps out.")
+    with tqdm(total=len(files), unit="picture", disable=None) as bar:
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["file", "score", "p_value", "alarm"])
+        for found in scorer.score(files, unreadable):
+            alarm = found.p_value <= fpr
+            rows.writerow([found.path, f"{found.score:.6g}", f"{found.p_value:.4f}", int(alarm)])
+            if alarm and maps is not None and (heat := scorer.maps(found.image[None])) is not None:
+                maps.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(heat[0]).save(maps / f"{alarms:05d}-{found.path.stem}.png")
+            alarms += alarm
+            bar.update()
+    if len(unreadable) == len(files):
+        raise KkaError(f"predict: none of {len(files)} files can be read as a picture: {unreadable[0]}.")
+    write_text(out, table.getvalue())
+    for doubt in _doubts(fpr, alarms, len(files) - len(unreadable), len(scorer.calibration)):
+        typer.echo(doubt, err=True)
+    for line in unreadable:
+        typer.echo(f"cannot be read: {line}", err=True)
+    typer.echo(
+        f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read"
+    )
+
+
+def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[str]:
+    """What speaks against taking the alarms as they are."""
+    if fpr < (least := 1 / (normals + 1)):
+        yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
+    if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
+        yield (
+            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures of the training."
+            " Look whether camera, crop and size are the same"
+        )
+
+
+@app.command()
+def export(
+    form: Annotated[str, typer.Option("--format", help="onnx is the only one so far.")] = "onnx",
+    name: Annotated[
+        str | None, typer.Option("--round", help="The round whose detector is exported; by default the last.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("detector.onnx"),
+) -> None:
+    """Write the detector of a round as an ONNX file, which takes pictures of any size and scores them as `predict`
+    does."""
+    if form != "onnx":
+        raise KkaError(f"export: there is no format '{form}'. It knows: onnx.")
+    _check_file("export", out)
+    scorer = _scorer("export", name)
+    from kka.export import write
+    from kka.images import read_split
+
+    apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
+    typer.echo(
+        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than {apart:.0e}"
+    )
+
+
+def _check_file(command: str, out: Path) -> None:
+    if out.is_dir():
+        raise KkaError(f"{command}: --out wants a file, got the folder {out}.")
+
+
+def _scorer(command: str, name: str | None) -> "Scorer":
+    """The detector of the round `name` of this folder's project; of the last one by default."""
+    from kka.project.config import read_config
+    from kka.scoring import Scorer
+
+    config = read_config(Path("params.yaml"))
+    if name is not None and name not in (known := ["r0", *config.rounds]):
+        raise KkaError(f"{command}: params.yaml has no round '{name}'. It has {', '.join(known)}.")
+    return Scorer.load(Path("data"), name or config.last, config.prepare)
+
+
+_OWN: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
+
+
+@app.command(**_OWN)
+def tune(ctx: typer.Context) -> None:
+    """Run a study of Optuna as params.yaml's section tune says, or go on with it. `kka tune --apply` writes its
+    winner."""
+    _hand_over("tune", ctx)
+
+
+@app.command(**_OWN)
+def track(ctx: typer.Context) -> None:
+    """Bring MLflow up to date. `kka track show RUN` tells where a run came from; `kka track --help` the rest."""
+    _hand_over("track", ctx)
+
+
+@app.command(**_OWN)
+def register(ctx: typer.Context) -> None:
+    """Register a round's detector in MLflow: a candidate, and the champion if it is better for sure."""
+    _hand_over("register", ctx)
+
+
+def _hand_over(name: str, ctx: typer.Context) -> None:
+    """Becomes the project's script of that name."""
+    import os
+    import sys
+
+    if not Path("pipelines", f"{name}.py").is_file():
+        raise KkaError(f"{name} wants the project's folder, which has pipelines/{name}.py. Go there.")
+    os.execv(sys.executable, [sys.executable, "-m", f"pipelines.{name}", *ctx.args])
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,190 @@
+"""The report as one page of HTML that stands alone: tables, charts, pictures. What texts say is escaped by the
+template."""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from kka import __version__, charts, evaluation
+from kka.detectors import Detector
+from kka.project.config import flatten
+from pipelines.reporting import tables
+from pipelines.reporting.pictures import EXAMPLES, Row, refused, with_maps
+from pipelines.scored import Scores, read_mistakes, read_scores
+from pipelines.stage import Run
+
+SMALL, MOST = (
+    64,
+    160,
+)  # sides in pixels: up to the first a picture stays as it is, and none is shown larger than the second
+
+
+def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]], detector: Detector) -> str:
+    """The page of the rounds: their figures, and what is shown of each but round zero."""
+    scores = {row["round"]: read_scores(run, row["round"]) for row in rows}
+    config, last = run.config, rows[-1]
+    sections = config.model_dump(mode="json", exclude={"rounds", "last", "tune"})
+    known = scores[run.round].labels.any()
+    return _template().render(
+        light=charts.LIGHT,
+        dark=charts.DARK,
+        data_set=config.prepare.dataset,
+        detector=config.detect.detector,
+        verdict=verdict(rows),
+        warning=tables.warning(rows),
+        legend=tables.LEGEND,
+        unknown=tables.UNKNOWN,
+        table_of_rounds=tables.rounds_table(rows, config.evaluate.interval),
+        groups=tables.groups_table(rows),
+        curves=[Markup(chart) for chart in _curves(rows)],
+        rounds=[_round(run, row, scores[row["round"]], shown.get(row["round"], ())) for row in rows],
+        most_refused=EXAMPLES,
+        roc=Markup(charts.roc("ROC of all rounds", {name: _roc(s) for name, s in scores.items()})) if known else "",
+        last=run.round,
+        about_mistakes=_about_mistakes(scores[run.round], last["evaluate"]["threshold"]),
+        mistakes=[_strip(row) for row in _mistakes(run, detector)],
+        provenance=_provenance(run),
+        parameters={
+            name: [(path, _text(leaf)) for path, leaf in flatten({name: value})] for name, value in sections.items()
+        },
+    )
+
+
+def round_charts(run: Run, row: tables.Row) -> dict[str, str]:
+    """The charts of one round by the names of their files: its scores, and its ROC where anomalies are known."""
+    name, scores = row["round"], read_scores(run, row["round"])
+    drawn = {f"{name}-scores": _histogram(row, scores)}
+    if scores.labels.any():
+        drawn[f"{name}-roc"] = charts.roc(f"ROC of {name}", {name: _roc(scores)})
+    return drawn
+
+
+def verdict(rows: Sequence[tables.Row]) -> str:
+    """One sentence on what the rounds have come to."""
+    first, last, group = rows[0]["evaluate"], rows[-1]["evaluate"], tables.hardest_group(rows[0])
+    rounds = "one round" if len(rows) == 2 else f"{len(rows) - 1} rounds"
+    if group is None:
+        alarms = (
+            f"{last['false_positive_rate']:.1%} of the normal test pictures raise a false alarm, where 5% are expected"
+        )
+        return f"The data set holds no real anomalies, so nobody can tell how many are found; after {rounds} {alarms}."
+    ends = " to ".join(f"{test['auroc']:.3f}{_interval(test)}" for test in (first, last))
+    of_group = f"{first['groups'][group]:.3f} to {last['groups'][group]:.3f}"
+    return f"In {rounds} the AUROC went from {ends}, and that of {group}, the hardest group, from {of_group}."
+
+
+def _interval(test: Mapping[str, Any]) -> str:
+    return f" ({test['auroc_low']:.3f}–{test['auroc_high']:.3f})" if "auroc_low" in test else ""
+
+
+def _curves(rows: Sequence[tables.Row]) -> Iterator[str]:
+    group = tables.hardest_group(rows[0])
+    if group is not None:
+        tests = [row["evaluate"] for row in rows]
+        band = [(t["auroc_low"], t["auroc_high"]) for t in tests if "auroc_low" in t]
+        hardest = [t["groups"][group] for t in tests]
+        yield charts.auroc_by_round([row["round"] for row in rows], [t["auroc"] for t in tests], band, group, hardest)
+    later = rows[1:]
+    shares = {
+        "hard for r0": [row["assess"]["hard_rate_r0"] for row in later],
+        "readable": [row["describe"]["readable"] for row in later],
+        "distinct": [row["describe"]["distinct"] for row in later],
+    }
+    yield charts.shares_by_round([row["round"] for row in later], shares)
+
+
+def _round(run: Run, row: tables.Row, scores: Scores, rows: Sequence[Row]) -> dict[str, Any]:
+    name, told, said, seen = row["round"], row["describe"], row["assess"], row["detect"]
+    about = "The baseline: a detector that was trained without generated anomalies."
+    if rows:
+        about = (
+            f"{told['kept']} of {told['attempts']} descriptions were kept and drawn. The detector of the round before took"
+            f" {said['hard']} of the pictures for normal: they are hard. The new detector was trained on {seen['images']} generated ones."
+        )
+    return {
+        "name": name,
+        "anchor": f"round-{name}",
+        "about": about,
+        "rows": [_strip(r) for r in rows],
+        "refused": refused(run, name) if rows else {},
+        "histogram": Markup(_histogram(row, scores)),
+    }
+
+
+def _histogram(row: tables.Row, scores: Scores) -> str:
+    return charts.histogram(f"Scores of {row['round']}", scores.normals, scores.anomalies, row["evaluate"]["threshold"])
+
+
+def _roc(scores: Scores) -> list[charts.Point]:
+    return [(p["fpr"], p["tpr"]) for p in evaluation.roc_points(scores.values, scores.labels)]
+
+
+def _about_mistakes(scores: Scores, threshold: float) -> str:
+    alarms, missed = int((scores.normals > threshold).sum()), int((scores.anomalies <= threshold).sum())
+    found = f", and {missed} of {len(scores.anomalies)} anomalies do not" if len(scores.anomalies) else ""
+    return f"Above the threshold, {threshold:.3f}, lie {alarms} of {len(scores.normals)} normal pictures{found}, by the detector's first fit."
+
+
+def _mistakes(run: Run, detector: Detector) -> list[Row]:
+    found, images = read_mistakes(run, run.round)
+    titles = {0: "normals that score highest", 1: "anomalies that score lowest"}
+    rows = []
+    for label, title in titles.items():
+        places = [i for i, m in enumerate(found) if m.label == label]
+        picked = [found[i] for i in places]
+        if places:
+            rows.append(
+                Row(
+                    title,
+                    images[places],
+                    [m.caption.split("\n")[0] for m in picked],
+                    [f"{m.score:.3f} {m.group}" for m in picked],
+                )
+            )
+    return with_maps(rows, detector)
+
+
+def _strip(row: Row) -> dict[str, Any]:
+    maps = [_uri(m) for m in row.maps] if row.maps is not None else [""] * len(row.images)
+    pictures = zip(map(_uri, row.images), maps, row.captions, row.notes, strict=True)
+    kind = "small" if max(row.images.shape[1:3]) <= SMALL else ""
+    names = ("source", "map", "caption", "note")
+    return {"title": row.title, "kind": kind, "pictures": [dict(zip(names, p, strict=True)) for p in pictures]}
+
+
+def _uri(image: NDArray[np.uint8]) -> str:
+    """The picture within the page: small ones as they are, large ones made smaller and at a loss."""
+    picture, out = Image.fromarray(image), io.BytesIO()
+    kind = "png" if max(picture.size) <= SMALL else "webp"
+    picture.thumbnail((MOST, MOST))
+    picture.save(out, format=kind, **({"optimize": True} if kind == "png" else {"quality": 75}))
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    detector = run.path("data", run.round, "detector")
+    files = [run.path("data", run.round, "pool.jsonl"), *sorted(p for p in detector.iterdir() if p.is_file())]
+    hashes = {
+        p.relative_to(run.root).as_posix(): f"sha256 {hashlib.sha256(p.read_bytes()).hexdigest()[:16]}" for p in files
+    }
+    return {"data set": run.config.prepare.dataset, **hashes, "kka": __version__, "torch": version("torch")}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _template() -> Template:
+    folder = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template("report.html.j2")

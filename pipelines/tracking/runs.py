@@ -1,0 +1,221 @@
+"""The runs of MLflow: found by their tags, so that whoever comes first creates them and everybody else finds them."""
+
+import hashlib
+import json
+import math
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from kka.project import presets
+from kka.project.config import Config, flatten
+from pipelines.tracking.database import connect
+
+Point = tuple[str, float, int]  # name, value, step
+COMMIT = "mlflow.source.git.commit"
+NOT_RESULTS = {"rounds", "last", "tune"}  # parts of params.yaml that a lineage is not told by
+
+
+class Tracker:
+    """The runs of one lineage, where `connect` finds them."""
+
+    def __init__(self, home: Path, config: Config) -> None:
+        self.config, self.home = config, home
+        self.lineage = lineage(config)
+        self.client, self.experiment = connect(home)
+        # two stages, or two experiments, may look for the same run at the same time
+        self.lock = FileLock(home / "runs.lock")
+        self.ids: dict[str, str] = {}  # of the runs, by chain
+
+    @property
+    def parent(self) -> str:
+        """The id of the run that stands for the parameters."""
+        return self._run("all", None, {})
+
+    def round(self, name: str) -> str:
+        """The id of a round's run. A round is known by its chain, for its name may stand for another one day."""
+        tags = {"mlflow.parentRunId": self.parent, "kka.round": name}
+        if name != "r0":
+            tags["kka.previous"] = self.round(self.config.rounds[name].prev)
+        return self._run(self.chain(name), name, tags)
+
+    def chain(self, name: str) -> str:
+        """The names of the rounds up to this one."""
+        return "/".join(["r0", *(self.config.lineage(name) if name != "r0" else [])])
+
+    def number(self, name: str) -> int:
+        """How many rounds this one stands on."""
+        return self.chain(name).count("/")
+
+    def known(self, name: str) -> str | None:
+        """The id of a round's run, if there is one."""
+        found = self._find(self.chain(name))
+        return str(found.info.run_id) if found else None
+
+    def leads(self, name: str) -> bool:
+        """Whether the round is on the curve of the parent: the longest chain that began there. Branches are told by
+        their own runs."""
+        chain, curve = self.chain(name), self.client.get_run(self.parent).data.tags.get("kka.curve", "r0")
+        if chain.startswith(f"{curve}/"):
+            self.client.set_tag(self.parent, "kka.curve", chain)
+        return f"{chain}/".startswith(f"{curve}/") or f"{curve}/".startswith(f"{chain}/")
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow is."""
+        return str(self.client.tracking_uri)
+
+    def record(self, run: str, points: Iterable[Point], model: str | None = None) -> None:
+        """Logs the figures that the run does not hold yet, in batches; as those of a LoggedModel too, where one is
+        named."""
+        from mlflow.entities import Metric
+
+        latest, now = self.client.get_run(run).data.metrics, int(time.time() * 1000)
+        histories: dict[str, dict[int, float]] = {}
+        told: set[tuple[str, int]] = set()
+        new = []
+        for name, value, step in points:
+            key = "/".join(re.sub(r"[^\w. -]", "_", part) if part.strip(".") else "_" for part in name.split("/"))
+            if key not in histories:
+                found = self.client.get_metric_history(run, key) if key in latest else []
+                histories[key] = {m.step: m.value for m in found}
+            if (key, step) in told:
+                continue  # two names that MLflow cannot tell apart: the first has it
+            told.add((key, step))
+            if not math.isclose(histories[key].get(step, math.nan), value, rel_tol=1e-9):
+                histories[key][step] = value
+                new.append(Metric(key, value, now, step, model_id=model))
+        for i in range(0, len(new), 500):
+            self.client.log_batch(run, metrics=new[i : i + 500])
+
+    def lacks(self, run: str, shown: str) -> bool:
+        """Whether the run was not told yet that all these artifacts are there."""
+        return bool(self.client.get_run(run).data.tags.get("kka.shown") != shown)
+
+    def table(self, run: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows as a table that MLflow shows, in the form of its `log_table`, which would add to what a killed process
+        left."""
+        columns = list(rows[0]) if rows else []
+        self.client.log_dict(run, {"columns": columns, "data": [[row[c] for c in columns] for row in rows]}, name)
+        self.tag(run, {"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
+
+    def parameters(self) -> str:
+        """params.yaml as it was, with all rounds that this run may hold."""
+        return yaml.safe_dump(self.config.model_dump(mode="json", exclude={"tune"}), sort_keys=False)
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> bool:
+        """Sets the tags that differ. Says whether there were any."""
+        from mlflow.entities import RunTag
+
+        known = self.client.get_run(run).data.tags
+        new = [RunTag(k, v[:8000]) for k, v in tags.items() if known.get(k) != v[:8000]]
+        if new:
+            self.client.log_batch(run, tags=new)
+        return bool(new)
+
+    def inputs(self, run: str, data: Iterable[tuple[str, str, str, str]]) -> None:
+        """Names data as the run's inputs, each once: (name, MD5 of DVC, path, what it is used for)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        known = {i.dataset.digest for i in self.client.get_run(run).inputs.dataset_inputs}
+        new = [
+            DatasetInput(
+                Dataset(name, digest, "local", json.dumps({"uri": path})), [InputTag("mlflow.data.context", use)]
+            )
+            for name, digest, path, use in data
+            if digest not in known
+        ]
+        if new:
+            self.client.log_inputs(run, datasets=new)
+
+    def status(self, run: str, status: str) -> None:
+        """RUNNING, FINISHED or FAILED; the end time is that of the first FINISHED after something ran."""
+        if self.client.get_run(run).info.status != status:
+            self.client.update_run(run, status) if status == "RUNNING" else self.client.set_terminated(run, status)
+
+    def _run(self, chain: str, name: str | None, tags: Mapping[str, str]) -> str:
+        from mlflow.entities import Param
+
+        if chain in self.ids:
+            return self.ids[chain]
+        with self.lock:
+            run = self._find(chain) or self._create(chain, {"mlflow.runName": name or title(self.config), **tags})
+            wrong = {
+                k: v for k, v in tags.items() if run.data.tags.get(k) != v
+            }  # the run above was deleted, and made again
+            for key, value in wrong.items():
+                self.client.set_tag(run.info.run_id, key, value)
+            params = {k: str(v)[:6000] for k, v in flatten(results(self.config))}
+            new = [Param(k, v) for k, v in params.items() if k not in run.data.params]
+            for i in range(0, len(new), 100):
+                self.client.log_batch(run.info.run_id, params=new[i : i + 100])
+        self.ids[chain] = str(run.info.run_id)
+        return self.ids[chain]
+
+    def _find(self, chain: str) -> Any:
+        """The run with this chain; of several, which only writers on several machines can make, the first for all of
+        them."""
+        wanted = f"tags.`kka.lineage` = '{self.lineage}' and tags.`kka.chain` = '{chain}'"
+        found = self.client.search_runs([self.experiment], wanted, max_results=100)
+        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+    def _create(self, chain: str, tags: Mapping[str, str]) -> Any:
+        about = {"kka.lineage": self.lineage, "kka.chain": chain, COMMIT: revision().removesuffix("-dirty")}
+        about |= {
+            "mlflow.source.name": "dvc.yaml",
+            "mlflow.source.type": "PROJECT",
+            "kka.dataset": self.config.prepare.dataset,
+            "kka.detector": self.config.detect.detector,
+        }
+        made = self.client.create_run(self.experiment, tags={**about, **tags})
+        first = self._find(chain)
+        if first.info.run_id != made.info.run_id:  # another machine was faster
+            self.client.delete_run(made.info.run_id)
+        return first
+
+
+def results(config: Config) -> dict[str, Any]:
+    """All parameters that results depend on."""
+    return config.model_dump(mode="json", exclude=NOT_RESULTS)
+
+
+def lineage(config: Config) -> str:
+    """The hash of all parameters that results depend on."""
+    return hashlib.sha256(json.dumps(results(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def title(config: Config) -> str:
+    """The nearest preset, and what differs from it: `blossom, beta=0.5`; keys without their section where that is
+    clear."""
+    mine, found = dict(flatten(results(config))), []
+    for name, theirs in _presets().items():
+        found.append(
+            (name, {k: mine.get(k, "-") for k in sorted(mine.keys() | theirs) if mine.get(k) != theirs.get(k)})
+        )
+    preset, other = min(found, key=lambda pair: (len(pair[1]), pair[0] != presets.WHOLE, pair[0]))
+    ends = [key.partition(".")[2] for key in mine]
+    short = {key: end if end and ends.count(end) == 1 else key for key in other for end in [key.partition(".")[2]]}
+    said = [f"{short[key]}={str(value)[:24]}" for key, value in other.items()]
+    more = [f"and {len(said) - 4} more ({lineage(config)[:6]})"] if len(said) > 5 else []
+    return ", ".join([preset, *(said[:4] if more else said), *more])
+
+
+@cache
+def _presets() -> dict[str, dict[str, Any]]:
+    return {name: dict(flatten(results(presets.config(name)))) for name in presets.names()}
+
+
+def revision(root: Path = Path()) -> str:
+    """The commit that is checked out, with -dirty where dvc.lock or what it comes from differs from it; none without
+    git."""
+    asked = ["git", "status", "--porcelain=v2", "--branch", "--", "dvc.lock", "dvc.yaml", "params.yaml"]
+    lines = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False).stdout.splitlines()
+    head = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), "none")
+    return head + "-dirty" * any(not line.startswith("#") for line in lines)
