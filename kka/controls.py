@@ -1,0 +1,17 @@
+"""Controls: pictures of normal captions, made as the anomalies are. A detector that tells them from real normals has
+learnt what is generated instead of what is anomalous."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+
+
+def to_train_on(controls: Images) -> Images:
+    """The half that detectors train on, and that spectra are matched by; pictures (n, h, w, 3)."""
+    return controls[: len(controls) // 2]
+
+
+def to_measure_on(controls: Images) -> Images:
+    """The other half, which only measures how far generated pictures are from real ones."""
+    return controls[len(controls) // 2 :]
