@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from kka import images, registry
 from kka.errors import KkaError
-from kka.records import sha256
+from kka.records import replace_folder, sha256
 
 Images = NDArray[np.uint8]
 
@@ -145,6 +145,4 @@ def _come_over(scratch: Path, folder: Path, shards: int) -> None:
     wanted = {images.shard_path(scratch, i) for i in range(shards)}
     for stray in set(scratch.iterdir()) - wanted:
         stray.unlink()
-    if folder.exists():
-        shutil.rmtree(folder)
-    scratch.rename(folder)
+    replace_folder(scratch, folder)
