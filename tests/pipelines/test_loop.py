@@ -233,33 +233,3 @@ def test_a_pool_of_hard_ones_only_writes_nothing(copy: Run, monkeypatch: pytest.
     with pytest.raises(KkaError, match="assess: round r1 wants hard and easy anomalies"):
         assess.main(copy)
     assert written(copy.root) == before
-
-
-def test_what_one_root_has_done_another_takes_from_their_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
-    real = prepare.main
-    monkeypatch.setattr(prepare, "main", lambda run: (ran.append(run.root.name), real(run)))
-    store = tmp_path / "store"
-    one, other = (make_run(tiny(), tmp_path / name, []) for name in ("one", "other"))
-    for run in (one, other, one):
-        step("prepare", run, store)
-    first = written(one.root / "data")
-    assert ran == ["one"] and first and written(other.root / "data") == first
-    step("prepare", make_run(tiny(seed=1), other.root, []), store)  # writes where links of the first result lie
-    assert ran == ["one", "other"] and written(one.root / "data") == first != written(other.root / "data")
-    step("prepare", other, store)
-    assert ran == ["one", "other"] and written(other.root / "data") == first
-
-
-def test_a_stage_that_fails_leaves_nothing_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(run: Run) -> None:
-        run.path("data", "splits", "train").mkdir(parents=True)
-        raise RuntimeError
-
-    run = make_run(tiny(), tmp_path / "one", [])
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(prepare, "main", fail)
-        step("prepare", run, tmp_path / "store")
-    assert not [p for p in (tmp_path / "store").iterdir() if p.suffix != ".lock"]
-    step("prepare", run, tmp_path / "store")
-    assert len(read_split(run.path("data", "splits", "train"))) > 0
