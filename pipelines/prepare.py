@@ -6,7 +6,8 @@ from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
-    splits = datasets.splits_of(run.config.prepare, run.config.seed)
+    section = run.config.prepare
+    splits = datasets.load(section.dataset, run.seed("prepare"), section.image_size, **section.options)
     for part in ("train", "calibration", "validation", "test"):
         with run.whole("data", "splits", part) as folder:
             write_split(folder, getattr(splits, part))
