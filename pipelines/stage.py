@@ -15,6 +15,7 @@ from kka.errors import Collapse, KkaError, out_of_space
 from kka.log import Log, silent
 from kka.project.config import Config, read_config
 from kka.project.doctor import cores, preflight
+from kka.project.errors import sentence
 from kka.records import seed_of
 from pipelines.layout import BASELINE, Layout, RoundFiles
 from pipelines.tracking.live import home, telling
@@ -93,7 +94,7 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
 
 def marked(error: KkaError) -> str:
     """A mistake as it is printed: each of its lines begins with the program's name."""
-    return "\n".join(f"kka: {line}" for line in str(error).splitlines())
+    return "\n".join(f"kka: {line}" for line in sentence(error).splitlines())
 
 
 def sentences(output: str) -> list[str]:
