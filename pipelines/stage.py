@@ -16,6 +16,7 @@ from kka.errors import Collapse, KkaError, out_of_space
 from kka.log import Log, silent
 from kka.project.config import Config, flatten, read_config
 from kka.project.doctor import cores, preflight
+from kka.project.errors import sentence
 from kka.records import seed_of
 from pipelines.layout import BASELINE, Layout, RoundFiles
 from pipelines.tracking.live import home, telling
@@ -119,7 +120,7 @@ def _paths(config: Config) -> Iterator[str]:
 
 def marked(error: KkaError) -> str:
     """A mistake as it is printed: each of its lines begins with the program's name."""
-    return "\n".join(f"kka: {line}" for line in str(error).splitlines())
+    return "\n".join(f"kka: {line}" for line in sentence(error).splitlines())
 
 
 def sentences(output: str) -> list[str]:
