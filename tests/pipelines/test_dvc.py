@@ -259,8 +259,7 @@ def test_a_temporary_experiment_has_the_models_and_pictures_that_git_ignores(pro
     project.params(describe__model="models/own", prepare__dataset="folder")
     project.params(prepare__options={"normal": "pictures/good", "anomalies": "../elsewhere/bad"})
     project.commit()
-    for more in ("align.beta=0.4", "align.beta=0.5"):
-        assert "prepare" in project.repro("exp", "run", "--temp", "--force", "-S", more, "prepare", "baseline")
+    assert project.repro("exp", "run", "--temp", "prepare", "baseline") == ["prepare", "baseline"]
     assert project.tool("git", "status", "--porcelain") == "" and not (project.folder / "data").exists()
     # linked, not copied, and not into the project
     assert not [path for path in project.folder.rglob("*") if path.is_symlink() and ".dvc" not in path.parts]
