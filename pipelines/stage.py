@@ -95,8 +95,8 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
 
 
 def link_ignored(config: Config, root: Path, project: Path) -> None:
-    """Models and data that params.yaml names by relative paths are those of the `project`, also in `root`, its temporary
-    copy that `dvc exp run --temp` works in: what git ignores, such as models/, DVC does not copy, so it is linked."""
+    """Links the models and data that params.yaml names by relative paths from the `project` into `root`, its temporary
+    copy that `dvc exp run --temp` works in: DVC does not copy what git ignores, such as models/."""
     if root == project:
         return
     for path in _paths(config):
