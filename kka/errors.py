@@ -1,10 +1,19 @@
-"""The one exception that stands for a mistake the user can mend."""
+"""The exceptions that stand for a mistake the user can mend."""
 
 import errno
 
 
 class KkaError(Exception):
     """Printed as its one sentence, without a traceback: who, wanted, got, and what to do now."""
+
+
+class BrokenFile(KkaError):
+    """A file or folder that kka wrote is missing or broken, and must be written again. The message leaves open by what:
+    that depends on who runs kka."""
+
+
+class StaleFile(KkaError):
+    """A file or folder that kka wrote is whole, but what it was made from has changed since."""
 
 
 class Collapse(KkaError):

@@ -1,13 +1,15 @@
-"""The frozen records that cross a stage boundary, written whole and read strictly.
+"""The frozen records that cross a stage boundary, and the one way to write a file or a folder whole.
 
-A file of records is JSON lines. It is written to a part file beside it and renamed, so that it is either there or not;
-a row that does not fit is an error with file, row and field."""
+A file of records is JSON lines, written whole and read strictly: a line that does not fit is an error with file, line
+and field."""
 
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 
 T = TypeVar("T")
 Outcome = Literal["kept", "normal", "unreadable", "duplicate"]
@@ -120,20 +122,62 @@ def seed_of(*names: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write to beside `path`. It takes that name when the block ends well, and is removed when it does not;
+    what stood there before stays until then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path, "part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write to beside `path`. It takes that name when the block ends well, and is removed when it
+    does not; a folder that stood there before stays until then."""
+    part = _beside(path, "part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, path: Path) -> None:
+    """Renames the folder `part` to `path`, in place of a folder that stands there."""
+    old = _beside(path, "old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A name beside `path` that no other process uses."""
+    return path.with_name(f"{path.name}.{os.getpid()}.{kind}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or none, in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file or none: a part file beside it, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    """Writes a whole file or none."""
+    with whole_file(path) as part:
         part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -142,13 +186,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value that `write_json` wrote. Raises KkaError for a missing or broken file."""
+    """The value that `write_json` wrote. Raises BrokenFile where it is missing or broken."""
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise KkaError(
-            f"{path}: wanted one JSON value, got {error}. Delete the file and run the stage that writes it again."
-        ) from None
+        raise BrokenFile(f"{path}: wanted one JSON value, got a broken file ({error}).") from None
 
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
@@ -159,29 +201,27 @@ def write_records(path: Path, records: Iterable[Any]) -> None:
 
 
 def read_records(path: Path, kind: type[T]) -> list[T]:
-    """Records of one kind. Raises KkaError with file, row and field for a row that does not fit."""
+    """Records of one kind. Raises BrokenFile with file, line and field for a line that does not fit."""
     adapter = TypeAdapter(kind)
-    return [_row(adapter, path, i, line) for i, line in enumerate(_text(path).splitlines(), start=1)]
+    return [_record(adapter, path, i, line) for i, line in enumerate(_text(path).splitlines(), start=1)]
 
 
-def _row(adapter: TypeAdapter[T], path: Path, row: int, line: str) -> T:
+def _record(adapter: TypeAdapter[T], path: Path, number: int, line: str) -> T:
     try:
         return adapter.validate_json(line, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(p) for p in first["loc"]) or "the row"
-        raise KkaError(f"{path}, row {row}, {field}: {first['msg']}. Run the stage that writes it again.") from None
+        field = ".".join(str(p) for p in first["loc"]) or "the record"
+        raise BrokenFile(f"{path}, line {number}, {field}: {first['msg']}.") from None
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
+        raise BrokenFile(f"{path} is missing.") from None
     except UnicodeDecodeError:
-        raise KkaError(
-            f"{path}: wanted UTF-8 text, got other bytes. Delete it and run the stage that writes it again."
-        ) from None
+        raise BrokenFile(f"{path}: wanted UTF-8 text, got other bytes.") from None
 
 
 def sha256(image: NDArray[np.uint8]) -> str:

@@ -23,8 +23,8 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka", "kka.errors", "kka.log"),
     ("kka.records", "kka.registry"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.backbones", "kka.embeddings", "kka.charts"),
-    ("kka.captioner", "kka.drawing", "kka.evaluation", "kka.describing", "kka.describing.*"),
+    ("kka.images", "kka.spectrum", "kka.metrics", "kka.detectors.shared.backbones", "kka.embeddings", "kka.charts"),
+    ("kka.datasets.shared.captioner", "kka.drawing", "kka.evaluation", "kka.describing", "kka.describing.*"),
     ("kka.datasets.shared", "kka.datasets.shared.*", "kka.detectors.shared", "kka.detectors.shared.*"),
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),
     (
@@ -62,12 +62,12 @@ DOORS = {
     "onnxruntime": ("kka.export",),
     "peft": ("kka.alignment", "kka.describing.writer"),
     "torch": (
-        "kka.alignment", "kka.backbones", "kka.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
+        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
         "kka.export", "kka.mini.*", "kka.project.doctor", "kka.scoring", "kka.synthesizers.diffusion", "pipelines.stage",
     ),
     "torchvision": (),
     "transformers": (
-        "kka.alignment", "kka.backbones", "kka.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
+        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
         "kka.mini.*", "kka.synthesizers.diffusion",
     ),
     "trl": ("kka.alignment",),
@@ -145,6 +145,12 @@ def test_import_kka_loads_next_to_nothing() -> None:
     code = "import sys; before = len(sys.modules); import kka; print(len(sys.modules) - before)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(found.stdout) < 10
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("kka") and not n.startswith("kka.project")])
+def test_the_library_does_not_speak_of_the_platform(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8").lower()
+    assert [word for word in ("dvc", "mlflow", "optuna", "params.yaml") if word in text] == []
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -4,24 +4,19 @@ A file may also hold `archive(image_size, **options) -> Split`, captioned photog
 takes the options of `load` that matter to it, and some of its own; both are given all of the section, and take what
 they know."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from kka import registry
 from kka.errors import KkaError
-from kka.project.config import Prepare
-from kka.records import Split, Splits, seed_of
+from kka.records import Split, Splits
 
-_GIVEN = ("seed", "image_size")  # from elsewhere in params.yaml
+_GIVEN = ("seed", "image_size")  # arguments of `load` and `archive` that are no options
 
 
 def names() -> list[str]:
     """The data sets that there are."""
     return registry.names(__name__)
-
-
-def splits_of(wanted: Prepare, seed: int) -> Splits:
-    """The splits that params.yaml asks for, by its section and its base seed. Raises what `load` does."""
-    return load(wanted.dataset, seed_of(seed, "prepare", "r0"), wanted.image_size, **wanted.options)
 
 
 def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
@@ -85,3 +80,9 @@ def _check(name: str, options: dict[str, Any]) -> None:
     takers = module.load, getattr(module, "archive", None)
     registry.check_options(who, options, *takers, without=_GIVEN)
     registry.check_types(who, options, *takers)
+
+
+def text_distances(name: str, texts: Sequence[str]) -> list[int | None]:
+    """How far from the normal class each text is, where the data set can read that off a text; else None."""
+    read = getattr(registry.find(__name__, name), "text_distances", None)
+    return read(texts) if read else [None] * len(texts)

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 from kka.records import (
     Anomaly,
     Description,
@@ -14,6 +15,8 @@ from kka.records import (
     seed_of,
     sha256,
     texts,
+    whole_file,
+    whole_folder,
     write_json,
     write_records,
 )
@@ -46,27 +49,27 @@ def test_writing_leaves_no_part_file_and_nothing_half_written(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"id": "1", "text": "a", "outcome": "kept", "similarity": "0.5", "likelihood": 0.0}', "row 2, similarity: "),
-        ('{"id": "1", "text": "a", "outcome": "lost", "similarity": 0.5, "likelihood": 0.0}', "row 2, outcome: "),
-        ('{"id": "1", "text": "a", "outcome": "kept", "similarity": 0.5}', "row 2, likelihood: "),
-        ('{"id": "1", "te', "row 2, the row: "),
+        ('{"id": "1", "text": "a", "outcome": "kept", "similarity": "0.5", "likelihood": 0.0}', "line 2, similarity: "),
+        ('{"id": "1", "text": "a", "outcome": "lost", "similarity": 0.5, "likelihood": 0.0}', "line 2, outcome: "),
+        ('{"id": "1", "text": "a", "outcome": "kept", "similarity": 0.5}', "line 2, likelihood: "),
+        ('{"id": "1", "te', "line 2, the record: "),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_by_file_row_and_field(tmp_path: Path, line: str, said: str) -> None:
     write_records(path := tmp_path / "records.jsonl", [FIRST])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(KkaError, match=f"records.jsonl, {said}.*Run the stage that writes it again"):
+    with pytest.raises(BrokenFile, match=f"records.jsonl, {said}"):
         read_records(path, Description)
 
 
 def test_missing_broken_and_foreign_files_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(KkaError, match="nothing.json is missing. Run the stage that writes it, or `dvc repro`"):
+    with pytest.raises(BrokenFile, match="nothing.json is missing.$"):
         read_json(tmp_path / "nothing.json")
     (tmp_path / "broken.json").write_text('{"a": ')
-    with pytest.raises(KkaError, match="wanted one JSON value"):
+    with pytest.raises(BrokenFile, match="wanted one JSON value"):
         read_json(tmp_path / "broken.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(KkaError, match="wanted UTF-8 text"):
+    with pytest.raises(BrokenFile, match="wanted UTF-8 text"):
         read_json(tmp_path / "bytes.json")
 
 
@@ -103,3 +106,50 @@ def test_a_hash_is_of_the_pixels_alone() -> None:
 
 def test_texts_of_one_outcome() -> None:
     assert texts([FIRST, SECOND], "kept") == ["a red flower"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+
+
+def test_a_file_is_there_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    for content in ("one", "two"):
+        with whole_file(path) as part:
+            part.write_text(content)
+            assert part.parent == path.parent and part != path
+        assert path.read_text() == content
+    with pytest.raises(ZeroDivisionError), whole_file(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "two" and names(tmp_path) == ["deep", "deep/file"]
+
+
+def test_a_folder_is_there_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    for name in ("one", "two"):
+        with whole_folder(path) as part:
+            assert names(part) == []
+            (part / name).write_text(name)
+        assert names(tmp_path) == ["deep", "deep/folder", f"deep/folder/{name}"]
+    with pytest.raises(ZeroDivisionError), whole_folder(path) as part:
+        (part / "half").write_text("")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["deep", "deep/folder", "deep/folder/two"]
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "folder") as part:
+        (part / "old").write_text("")
+    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "folder") as part:
+        part.rmdir()
+    assert names(tmp_path) == ["folder", "folder/old"]
+
+
+def test_what_a_killed_process_left_does_not_get_in(tmp_path: Path) -> None:
+    for kind in ("part", "old"):
+        (tmp_path / f"folder.{os.getpid()}.{kind}").mkdir()
+        (tmp_path / f"folder.{os.getpid()}.{kind}" / "left").write_text("")
+    with whole_folder(tmp_path / "folder"):
+        pass
+    assert names(tmp_path) == ["folder"]

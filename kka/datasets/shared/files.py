@@ -46,7 +46,7 @@ def folder(who: str, option: str, path: str) -> Path:
     if not found.is_dir():
         what = "a file" if found.exists() else "no such folder"
         raise KkaError(
-            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to where params.yaml stands."
+            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to {Path.cwd()}."
         )
     return found
 
@@ -174,7 +174,7 @@ def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Spl
     """The split with its normal pictures' captions by a captioning model; as it is without one."""
     if captioner is None:
         return split
-    from kka.captioner import write_captions
+    from kka.datasets.shared.captioner import write_captions
 
     normal = np.flatnonzero(split.labels == 0)
     said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))

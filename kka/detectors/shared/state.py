@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kka.errors import KkaError
-from kka.records import read_json, write_json
+from kka.errors import BrokenFile, KkaError
+from kka.records import read_json, whole_folder, write_json
 
 Images = NDArray[np.uint8]
 BATCH = 64
@@ -87,36 +85,26 @@ def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Te
 
 
 def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, tensors: Mapping[str, Tensor]) -> None:
-    """Writes hyperparameters and weights whole or not at all: a folder beside it, then a rename."""
+    """Writes a folder of hyperparameters and weights, whole or not at all."""
     from safetensors.torch import save_file
 
     if size is None:
         raise KkaError(f"{name}.save wants a fitted detector, got one that is not. Call fit first.")
-    part, old = (folder.with_name(f"{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as part:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part / _WEIGHTS)
         write_json(part / _FACTS, {"detector": name, "size": list(size), "options": dataclasses.asdict(detector)})
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What detector.json says: detector, size, options. Raises KkaError where it is missing or broken."""
+    """What detector.json says: detector, size, options. Raises BrokenFile where it is missing or broken."""
     found = read_json(folder / _FACTS)
     if not isinstance(found, dict) or set(found) != {"detector", "size", "options"} or len(found["size"]) != 2:
-        raise KkaError(
-            f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(found)[:60]}. Fit it again."
-        )
+        raise BrokenFile(f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(found)[:60]}.")
     return found
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """The saved tensors by name. Raises KkaError where the file is missing or broken."""
+    """The saved tensors by name. Raises BrokenFile where the file is missing or broken."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -124,17 +112,15 @@ def weights(folder: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (FileNotFoundError, SafetensorError) as error:
-        raise KkaError(f"{path}: wanted a detector's weights, got {_reason(error)}. Fit the detector again.") from None
+        raise BrokenFile(f"{path}: wanted a detector's weights, got a broken file ({_reason(error)}).") from None
 
 
 def restore(folder: Path, module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fills a module in evaluation mode. Raises KkaError where the tensors are not its own."""
+    """Fills a module in evaluation mode. Raises BrokenFile where the tensors are not its own."""
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise KkaError(
-            f"{folder / _WEIGHTS}: the weights are another network's ({_reason(error)}). Fit the detector again."
-        ) from None
+        raise BrokenFile(f"{folder / _WEIGHTS}: the weights are another network's ({_reason(error)}).") from None
     module.eval()
 
 
