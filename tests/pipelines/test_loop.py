@@ -17,8 +17,8 @@ from kka.errors import KkaError
 from kka.images import read_images, read_split
 from kka.metrics import auroc
 from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
-from pipelines import align, describe, detect, prepare, synthesize
-from pipelines.loop import run_loop, step
+from pipelines import align, describe, detect, synthesize
+from pipelines.loop import run_loop
 from pipelines.stage import Run, make_run
 from tests.pipelines.conftest import Drawn, tiny
 
@@ -235,33 +235,3 @@ def test_a_pool_without_a_hard_one_is_warned_of(
     monkeypatch.setattr(confusion, "grade", lambda scores, calibration, **_: ["easy"] * len(scores))
     assess.main(copy)
     assert "assess r1: no hard anomaly among 24" in capsys.readouterr().err
-
-
-def test_what_one_root_has_done_another_takes_from_their_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
-    real = prepare.main
-    monkeypatch.setattr(prepare, "main", lambda run: (ran.append(run.root.name), real(run)))
-    store = tmp_path / "store"
-    one, other = (make_run(tiny(), tmp_path / name, []) for name in ("one", "other"))
-    for run in (one, other, one):
-        step("prepare", run, store)
-    first = written(one.root / "data")
-    assert ran == ["one"] and first and written(other.root / "data") == first
-    step("prepare", make_run(tiny(seed=1), other.root, []), store)  # writes where links of the first result lie
-    assert ran == ["one", "other"] and written(one.root / "data") == first != written(other.root / "data")
-    step("prepare", other, store)
-    assert ran == ["one", "other"] and written(other.root / "data") == first
-
-
-def test_a_stage_that_fails_leaves_nothing_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(run: Run) -> None:
-        run.path("data", "splits", "train").mkdir(parents=True)
-        raise RuntimeError
-
-    run = make_run(tiny(), tmp_path / "one", [])
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(prepare, "main", fail)
-        step("prepare", run, tmp_path / "store")
-    assert not [p for p in (tmp_path / "store").iterdir() if p.suffix != ".lock"]
-    step("prepare", run, tmp_path / "store")
-    assert len(read_split(run.path("data", "splits", "train"))) > 0
