@@ -105,6 +105,11 @@ def read_split(folder: Path) -> Split:
     )
 
 
+def read_captions(folder: Path) -> tuple[str, ...]:
+    """The captions of a split, without its pictures."""
+    return tuple(row.caption for row in read_records(folder / _ROWS, _Row))
+
+
 def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze: bool = False) -> Images:
     """Pictures of any mode and size as RGB (n, size, size, 3): the square in their middle, or all of them squeezed into
     one; one antialiased resize.

@@ -52,6 +52,14 @@ def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
     return made
 
 
+def check_generates(name: str, synthesizer: Synthesizer) -> None:
+    """Raises KkaError for a retriever: photographs have the right spectrum, and are told apart by their bytes."""
+    if isinstance(synthesizer, Retriever):
+        raise KkaError(
+            f"synthesize.match_spectrum: '{name}' hands out photographs, which have nothing to match. Set it to false."
+        )
+
+
 def synthesize_shards(
     synthesizer: Synthesizer,
     texts: Sequence[str],
