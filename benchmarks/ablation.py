@@ -19,9 +19,9 @@ is worth.
 
 `--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom, and of its test
 split all normals and 30 photographs of each anomalous class. `--backbone` is what the detectors on frozen features
-stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from labels, so on blossom it
-proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the threshold, and draws
-docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20."""
+stand on, as kka.detectors.shared.backbones names it; the built-in one has learnt blossom's attributes from labels, so
+on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the
+threshold, and draws docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20."""
 
 import argparse
 import hashlib
@@ -39,17 +39,17 @@ from numpy.typing import NDArray
 from benchmarks import cifar100_bank, stamp
 from benchmarks.digest import Code
 from kka import datasets, detectors, evaluation
-from kka.backbones import BUILT_IN
 from kka.confusion import hard_proportion, mixture
+from kka.controls import to_measure_on, training_controls
 from kka.datasets import blossom
 from kka.detectors.shared import augment
+from kka.detectors.shared.backbones import BUILT_IN
 from kka.detectors.shared.networks import seeded
 from kka.metrics import separation
 from kka.project import presets
 from kka.project.config import Config, check_config
 from kka.project.doctor import cores
 from kka.records import Anomaly, Split, Splits, read_json, read_records, seed_of, write_json
-from pipelines.generated import measuring_controls, pictures, training_controls
 from pipelines.loop import run_loop
 from pipelines.stage import Run, make_run
 
@@ -137,7 +137,7 @@ class World:
             rounds = len(run.config.lineage(run.round))
             chosen = mixture(pool, hard_proportion(rounds, **run.config.detect.hard_proportion.model_dump()), rng)[0]
         ids = {a.id for a in rng.permutation(np.array(chosen, dtype=object))[:most]}
-        return pictures(run, [a for a in pool if a.id in ids])
+        return run.layout.read_pictures([a for a in pool if a.id in ids])
 
     @cached_property
     def n(self) -> int:
@@ -152,15 +152,19 @@ class World:
         if row == "g":
             return self._true(), None
         aligned, schedule = row in "ef", row in "df"
-        return self.graded(aligned=aligned, schedule=schedule, most=self.n), training_controls(
-            self.run(aligned=aligned)
-        )
+        return self.graded(aligned=aligned, schedule=schedule, most=self.n), self.controls(aligned=aligned)
+
+    def controls(self, *, aligned: bool) -> Images | None:
+        """The generated normals of all rounds that detectors train on."""
+        run = self.run(aligned=aligned)
+        rounds = run.config.lineage(run.round)
+        return training_controls([run.layout.round(name).read_controls() for name in rounds])
 
     def first(self, n: int, *, aligned: bool) -> tuple[Images, Images | None]:
         """The first `n` pictures that a loop made, which is what a budget of n buys."""
         run = self.run(aligned=aligned)
         pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
-        return pictures(run, pool[:n]), training_controls(run)
+        return run.layout.read_pictures(pool[:n]), self.controls(aligned=aligned)
 
     def _true(self) -> Images:
         if self.source:
@@ -200,7 +204,9 @@ def measure(world: World, detector: detectors.Detector) -> dict[str, float]:
     figures = {"auroc": found["auroc"], "false positives": found["false_positive_rate"]}
     if "distance 1" in found["groups"]:
         figures["distance 1"] = found["groups"]["distance 1"]
-    if (controls := measuring_controls(world.run(aligned=True))) is not None:
+    controls = world.run(aligned=True).files.read_controls()
+    if controls is not None:
+        controls = to_measure_on(controls)
         figures["controls"] = separation(boundary, detector.score(controls))
     return figures
 

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from benchmarks import ablation, cifar100_bank, stamp
 from benchmarks.digest import Code
 from kka import datasets, detectors
-from kka.backbones import BUILT_IN
 from kka.confusion import mixture
+from kka.detectors.shared.backbones import BUILT_IN
 from kka.errors import KkaError
 from kka.metrics import auroc
 from kka.project import presets
@@ -39,7 +39,6 @@ from kka.project.config import Config, check_config
 from kka.project.doctor import cores
 from kka.records import Anomaly, read_json, read_records, seed_of
 from pipelines import align
-from pipelines.generated import pictures
 from pipelines.stage import make_run
 
 RESULTS = Path(__file__).parent / "results" / "cifar100"
@@ -81,7 +80,7 @@ class World(ablation.World):
         run = make_run(config, root, [config.last])
         pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
         rng = np.random.default_rng(run.seed("mixture"))
-        return pictures(run, mixture(pool, HARD, rng)[0])
+        return run.layout.read_pictures(mixture(pool, HARD, rng)[0])
 
     def _write(self, root: Path) -> None:
         """Runs the rounds that have not been run, each with its own count."""

@@ -9,7 +9,6 @@ what the present code made is not made again. Several processes may run the same
 
 import argparse
 import statistics
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from benchmarks import stamp
 from benchmarks.digest import Code
 from kka import detectors
 from kka.datasets import blossom
-from kka.describing.writer import Writer, blank_adapter
+from kka.describing.writer import Writer
 from kka.metrics import auroc, separation
 from kka.mini.lm import PROMPT
 from kka.project.doctor import cores
@@ -60,9 +59,7 @@ WAYS = {
 
 def describe(n: int, seed: int) -> list[str]:
     """`n` readable anomalies from the unaligned language model."""
-    with tempfile.TemporaryDirectory() as folder:
-        blank_adapter(str(MINI / "lm"), Path(folder), r=8, alpha=16, dropout=0.0, target_modules="all-linear", seed=0)
-        writer = Writer.load(str(MINI / "lm"), Path(folder))
+    writer = Writer.load(str(MINI / "lm"))
     seeds = [seed_of("gap", seed, i) for i in range(2 * n)]
     texts = [t.strip() for t in writer.describe([PROMPT] * len(seeds), seeds, temperature=1.0, max_new_tokens=40)]
     return [t for t, d in zip(texts, blossom.text_distances(texts), strict=True) if d][:n]

@@ -5,7 +5,6 @@ the same 200 items, the same run: tokens per second of either way, and their rat
 
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 
 from benchmarks import stamp
 from benchmarks.digest import Code
-from kka.describing.writer import Writer, blank_adapter
+from kka.describing.writer import Writer
 from kka.mini import lm
 from kka.project.doctor import cores
 from kka.records import seed_of
@@ -56,9 +55,7 @@ def import_seconds() -> float:
 def main() -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(cores())
-    with tempfile.TemporaryDirectory() as folder:
-        blank_adapter(str(MODEL), Path(folder), r=8, alpha=16, dropout=0.0, target_modules="all-linear", seed=0)
-        writer = Writer.load(str(MODEL), Path(folder))
+    writer = Writer.load(str(MODEL))
     batched(writer, 8)  # the first call pays for what every later one finds ready
     rates = [tokens / seconds for tokens, seconds in (one_at_a_time(writer, SLOW_ITEMS), batched(writer, ITEMS))]
     print(

@@ -8,7 +8,8 @@ plus a supervised one on the chosen texts (`sft`), which keeps the model able to
 import math
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,14 +17,16 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
+from kka.describing.asking import summary
 from kka.describing.writer import Writer
 from kka.errors import Collapse
 from kka.log import Log, silent
-from kka.records import Pair
+from kka.records import Description, Pair
 
 disable_progress_bars()
 
-
+SHARES = (1.0, 0.5, 0.25, 0.125)  # of the way from the old adapter to the new one, tried in this order
+Curves = list[dict[str, float]]
 _NAMES = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
 
 
@@ -43,53 +46,99 @@ class _Curves(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
             self.log(f"align/{name}", value, state.global_step)
 
 
+@dataclass(frozen=True)
+class DPO:
+    """`steps` of `batch_size` pairs, the learning rate falling along a cosine. `beta` holds the model to the one before
+    (higher moves less); `sft` weighs the supervised loss on the chosen texts."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    beta: float
+    sft: float
+
+
 def align(
     writer: Writer,
     pairs: Sequence[Pair],
     prompts: Sequence[str],
+    sample: Callable[[], Sequence[Description]],
+    dpo: DPO,
     *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    beta: float,
-    sft: float,
+    readable: float,
+    distinct: float,
     seed: int,
     log: Log = silent,
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Trains the writer's adapter on the training pairs (prompt i belongs to pair i), in place.
+) -> tuple[dict[str, float], Curves]:
+    """Trains the writer's adapter in place, as `train` does, and takes it back as far as its health asks for.
+
+    `sample` asks the writer for descriptions. Where fewer than the fraction `readable` of them are readable, or fewer
+    than the fraction `distinct` of those distinct, the adapter goes only a half, a quarter or an eighth of the way from
+    where it began. The figures are those of `train`, and `readable`, `distinct`, `normal` (the fraction that says the
+    normal class) and `share_of_the_way` of the adapter that is kept. Raises Collapse where even an eighth is too far.
+    """
+    start = weights(writer)
+    figures, curves = train(writer, pairs, prompts, dpo, seed=seed, log=log)
+    end = weights(writer)
+    for share in SHARES:
+        set_between(writer, start, end, share)
+        counts = summary(sample())
+        if counts["readable"] >= readable and counts["distinct"] >= distinct:
+            health = {name: counts[name] for name in ("readable", "distinct")}
+            return figures | health | {
+                "normal": counts["normal"] / counts["attempts"],
+                "share_of_the_way": share,
+            }, curves
+    name, least = ("readable", readable) if counts["readable"] < readable else ("distinct", distinct)
+    raise Collapse(
+        f"align: the adapter has fallen apart: {counts[name]:.0%} of {counts['attempts']:.0f} descriptions are {name},"
+        f" wanted at least {least:.0%} (align.health.{name}). Lower align.learning_rate ({dpo.learning_rate}) or"
+        f" align.steps ({dpo.steps}), or raise align.beta ({dpo.beta}) or align.sft ({dpo.sft})."
+    )
+
+
+def train(
+    writer: Writer, pairs: Sequence[Pair], prompts: Sequence[str], dpo: DPO, *, seed: int, log: Log = silent
+) -> tuple[dict[str, float], Curves]:
+    """Trains the writer's adapter by DPO on the training pairs (prompt i belongs to pair i), in place.
 
     Returns the reward accuracy on the validation pairs with the last training loss, and the curves, a row for each step
-    that was logged. `learning_rate` falls along a cosine. Raises KkaError where there is no training pair or the loss
-    is lost."""
+    that was logged. Raises Collapse where there is no training pair or the loss is lost.
+    """
     parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": []}
     for pair, prompt in zip(pairs, prompts, strict=True):
         parts[pair.part].append(_row(writer, prompt, pair))
-    train, validation = parts["train"], parts["validation"]
-    if not train:
+    examples, validation = parts["train"], parts["validation"]
+    if not examples:
         raise Collapse(
-            "align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise align.chosen_share."
+            "align: wanted preference pairs, got none. Ask for more descriptions (describe.count) or raise"
+            " align.chosen_share."
         )
     curves = _Curves(log)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # trl and accelerate warn about choices that are made on purpose here
         trainer = DPOTrainer(
-            model=writer.model, args=_arguments(scratch, steps, batch_size, learning_rate, beta, sft, seed),
-            processing_class=writer.tokenizer, train_dataset=Dataset.from_list(train),
-            eval_dataset=Dataset.from_list(validation) if validation else None, callbacks=[curves],
-        )  # fmt: skip
+            model=writer.model,
+            args=_arguments(scratch, dpo, seed),
+            processing_class=writer.tokenizer,
+            train_dataset=Dataset.from_list(examples),
+            eval_dataset=Dataset.from_list(validation) if validation else None,
+            callbacks=[curves],
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         held_out = trainer.evaluate() if validation else {}
-    loss = curves.rows[-1]["loss"]
-    if not math.isfinite(loss):
+    last = curves.rows[-1]
+    if not math.isfinite(last["loss"]):
         raise Collapse(
-            f"align: the loss became {loss}. Lower align.learning_rate ({learning_rate}) or raise align.beta ({beta})."
+            f"align: the loss became {last['loss']}. Lower align.learning_rate ({dpo.learning_rate}) or raise align.beta"
+            f" ({dpo.beta})."
         )
     writer.model.eval()
-    result = {"pairs": float(len(train)), "loss": loss, "accuracy": curves.rows[-1]["accuracy"]}
-    return result | (
-        {"validation_accuracy": float(held_out["eval_rewards/accuracies"])} if held_out else {}
-    ), curves.rows
+    figures = {"pairs": float(len(examples)), "loss": last["loss"], "accuracy": last["accuracy"]}
+    if held_out:
+        figures["validation_accuracy"] = float(held_out["eval_rewards/accuracies"])
+    return figures, curves.rows
 
 
 def weights(writer: Writer) -> dict[str, torch.Tensor]:
@@ -113,15 +162,29 @@ def _row(writer: Writer, prompt: str, pair: Pair) -> dict[str, str]:
     }
 
 
-def _arguments(
-    scratch: str, steps: int, batch_size: int, learning_rate: float, beta: float, sft: float, seed: int
-) -> DPOConfig:
+def _arguments(scratch: str, dpo: DPO, seed: int) -> DPOConfig:
     return DPOConfig(
-        output_dir=scratch, max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size,
-        learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), beta=beta,
-        loss_type=["sigmoid", "sft"] if sft else ["sigmoid"], loss_weights=[1.0, sft] if sft else None,
-        use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, max_length=None,
-        seed=seed % 2**32, data_seed=seed % 2**32,
-        report_to="none", save_strategy="no", eval_strategy="no", logging_nan_inf_filter=False,
-        logging_steps=min(5, steps), disable_tqdm=True, log_level="error",
-    )  # fmt: skip
+        output_dir=scratch,
+        max_steps=dpo.steps,
+        per_device_train_batch_size=dpo.batch_size,
+        per_device_eval_batch_size=dpo.batch_size,
+        learning_rate=dpo.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, dpo.steps // 20),
+        beta=dpo.beta,
+        loss_type=["sigmoid", "sft"] if dpo.sft else ["sigmoid"],
+        loss_weights=[1.0, dpo.sft] if dpo.sft else None,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        seed=seed % 2**32,
+        data_seed=seed % 2**32,
+        report_to="none",
+        save_strategy="no",
+        eval_strategy="no",
+        logging_nan_inf_filter=False,
+        logging_steps=min(5, dpo.steps),
+        disable_tqdm=True,
+        log_level="error",
+    )

@@ -2,14 +2,48 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kka import metrics
+from kka.detectors import Detector, Images
+from kka.records import Split
 
 QUANTILE = 0.95  # of the calibration normals' scores, where an alarm begins
+EXPECTED_FALSE_ALARMS = 1 - QUANTILE
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A fit's figures, and its scores of the test and of the calibration split, shape (n,) each."""
+
+    figures: dict[str, Any]
+    test: NDArray[np.float64]
+    calibration: NDArray[np.float64]
+
+
+def measure(
+    detector: Detector,
+    test: Split,
+    calibration: Split,
+    validation: Split,
+    controls: Images | None = None,
+    *,
+    bootstrap: int,
+    level: float,
+    seed: int,
+) -> Measured:
+    """The figures of `evaluate` and `validate`, and with `controls`, generated normals that the detector has not
+    trained on, `controls_auroc`: that of telling them from the calibration normals."""
+    scores, boundary = detector.score(test.images), detector.score(calibration.images)
+    figures = evaluate(scores, test.labels, test.groups, boundary, bootstrap=bootstrap, level=level, seed=seed)
+    figures |= validate(detector.score(validation.images), validation.labels, validation.groups)
+    if controls is not None:
+        figures["controls_auroc"] = metrics.separation(boundary, detector.score(controls))
+    return Measured(figures, scores, boundary)
 
 
 def evaluate(

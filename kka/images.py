@@ -4,11 +4,9 @@ Every picture, real or generated, comes through `prepare`, so that how it was re
 """
 
 import io
-import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from kka.errors import KkaError
-from kka.records import Split, read_records, write_records
+from kka.records import Split, read_records, whole_file, write_records
 
 Images = NDArray[np.uint8]
 SHARD = 256
@@ -45,8 +43,7 @@ def write_shard(folder: Path, number: int, images: Images) -> None:
     import pyarrow.parquet as pq
 
     _check(images)
-    path = shard_path(folder, number)
-    with _whole(path) as part:
+    with whole_file(shard_path(folder, number)) as part:
         pq.write_table(pa.table({"png": pa.array([_png(i) for i in images], pa.binary())}), part, compression="none")
 
 
@@ -113,6 +110,11 @@ def read_split(folder: Path) -> Split:
     )
 
 
+def read_captions(folder: Path) -> tuple[str, ...]:
+    """The captions of a split, without its pictures."""
+    return tuple(row.caption for row in read_records(folder / _ROWS, _Row))
+
+
 def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze: bool = False) -> Images:
     """Pictures of any mode and size as RGB (n, size, size, 3): the square in their middle, or all of them squeezed into
     one; one antialiased resize.
@@ -163,7 +165,7 @@ def contact_sheet(
     for row, title, text, used in zip(rows, titles, texts, heights, strict=True):
         _draw_row(sheet, top, row, title, text, cell, scale)
         top += used
-    with _whole(path) as part:
+    with whole_file(path) as part:
         sheet.save(part, format="PNG")
 
 
@@ -189,18 +191,6 @@ def _draw_row(
             font=ImageFont.load_default(11),
             spacing=1,
         )
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A part file beside `path`, which takes its name once it has been written without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _shards(folder: Path) -> dict[int, Path]:

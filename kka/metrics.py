@@ -1,7 +1,9 @@
 """Figures of a detector from its scores: higher score = more anomalous, label 1 = anomalous. All lie between 0 and
 1."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,18 +59,62 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def difference_interval(
+@dataclass(frozen=True)
+class Comparison:
+    """How much higher one detector's figure is than another's, and the interval of the gain with its two-sided level.
+
+    Better for sure means everywhere that the whole interval lies above zero. Of two that are equal, one is called better
+    in (1 - level) / 2 of all comparisons, and worse in as many."""
+
+    gain: float
+    low: float
+    high: float
+    level: float
+
+    @property
+    def better(self) -> bool:
+        """For sure."""
+        return self.low > 0
+
+    @property
+    def worse(self) -> bool:
+        """For sure."""
+        return self.high < 0
+
+    @property
+    def verdict(self) -> str:
+        return "better for sure" if self.better else "worse for sure" if self.worse else "no better for sure"
+
+    def __str__(self) -> str:
+        return f"{self.gain:+.4f} ({self.level:.0%} interval {self.low:+.4f} to {self.high:+.4f}): {self.verdict}"
+
+
+def compare_scores(
     metric: Metric, scores: ArrayLike, others: ArrayLike, labels: ArrayLike, *, samples: int, level: float, seed: int
-) -> tuple[float, float]:
-    """The middle `level` of metric(scores) - metric(others) over resamples of the pictures, which both have scored (a
-    paired bootstrap): what the two have in common, such as a hard picture, cancels out."""
+) -> Comparison:
+    """Two detectors on the same pictures: metric(scores) - metric(others) over `samples` resamples of the pictures (a
+    paired bootstrap). What the two have in common, such as a hard picture, cancels out."""
     (first, truth), (second, _) = _checked(scores, labels), _checked(others, labels)
     _two(first, truth)
     rng, kinds = np.random.default_rng(seed), [np.flatnonzero(truth == label) for label in (0, 1)]
     draws = (np.concatenate([rng.choice(kind, len(kind)) for kind in kinds]) for _ in range(samples))
-    values = [metric(first[draw], truth[draw]) - metric(second[draw], truth[draw]) for draw in draws]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    gains = [metric(first[draw], truth[draw]) - metric(second[draw], truth[draw]) for draw in draws]
+    low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2])
+    return Comparison(metric(first, truth) - metric(second, truth), float(low), float(high), level)
+
+
+def compare_pairs(gains: Sequence[float], *, level: float, among: int = 1) -> Comparison:
+    """The mean of gains that were measured in pairs, such as on the same seeds, by Student's t. Where the best `among`
+    so many candidates is compared, the interval is wider, so that `level` holds for all of them at once (Bonferroni).
+    The interval of fewer than two gains is unbounded."""
+    from scipy.stats import t
+
+    mean, n = float(np.mean(gains)), len(gains)
+    if n < 2:
+        return Comparison(mean, -math.inf, math.inf, level)
+    error = float(np.std(gains, ddof=1)) / math.sqrt(n)
+    reach = error * float(t.ppf(1 - (1 - level) / 2 / max(among, 1), n - 1))
+    return Comparison(mean, mean - reach, mean + reach, level)
 
 
 def _above(normal: Floats, anomalous: Floats) -> float:

@@ -1,13 +1,15 @@
-"""The frozen records that cross a stage boundary, written whole and read strictly.
+"""The frozen records that cross a stage boundary, and the one way to write a file or a folder whole.
 
-A file of records is JSON lines. It is written to a part file beside it and renamed, so that it is either there or not;
-a row that does not fit is an error with file, row and field."""
+A file of records is JSON lines, written whole and read strictly: a line that does not fit is an error with file, line
+and field."""
 
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -120,20 +122,62 @@ def seed_of(*names: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write to beside `path`. It takes that name when the block ends well, and is removed when it does not;
+    what stood there before stays until then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(path, "part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write to beside `path`. It takes that name when the block ends well, and is removed when it
+    does not; a folder that stood there before stays until then."""
+    part = _beside(path, "part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, path: Path) -> None:
+    """Renames the folder `part` to `path`, in place of a folder that stands there."""
+    old = _beside(path, "old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A name beside `path` that no other process uses."""
+    return path.with_name(f"{path.name}.{os.getpid()}.{kind}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or none, in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file or none: a part file beside it, then a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    """Writes a whole file or none."""
+    with whole_file(path) as part:
         part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

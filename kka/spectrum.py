@@ -9,11 +9,20 @@ but on average over many pictures instead of picture by picture."""
 import numpy as np
 from numpy.typing import NDArray
 
+from kka.controls import to_train_on
+
 Images = NDArray[np.uint8]
 Gains = NDArray[np.float64]
 LARGEST = (
     3.0  # a gain is at most this and at least its inverse: what a generator does not draw at all is not made of noise
 )
+
+
+def match_spectrum(anomalies: Images, controls: Images, normals: Images) -> tuple[Images, Images]:
+    """Anomalies and controls with the spectrum of real `normals`, by the gains that the training half of the controls
+    shows: the other half measures how well it worked. All uint8 (n, h, w, 3) of one size."""
+    gains = spectral_gains(to_train_on(controls), normals)
+    return apply_gains(anomalies, gains), apply_gains(controls, gains)
 
 
 def spectral_gains(generated: Images, real: Images) -> Gains:

@@ -1,30 +1,85 @@
-"""The language model learns from the verdicts which anomalies are wanted; an adapter that has fallen apart stops the
-round."""
+"""The language model learns from the verdicts which anomalies are wanted; an adapter that fell apart stops the round."""
 
-import shutil
+from pathlib import Path
 
-from kka.records import Anomaly, Description, read_records, write_json, write_records
-from pipelines.layout import DPO, write_csv
-from pipelines.preferences import learn, preferences
+import numpy as np
+
+from kka.alignment import DPO, Curves, align
+from kka.describing.adapters import copy_adapter
+from kka.describing.asking import Asker
+from kka.describing.writer import Lora, Writer, save_adapter
+from kka.preferences import preferences
+from kka.records import Pair, seed_of, whole_folder, write_json, write_records
+from pipelines.layout import BASELINE, CURVES, write_csv
 from pipelines.stage import Run, stage
-from pipelines.texts import fit_guard, load_writer
 
 
 def main(run: Run) -> None:
-    pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
-    found = read_records(run.path("data", run.round, "descriptions.jsonl"), Description)
-    with run.whole("data", run.round, "adapter") as folder:
+    pairs: list[Pair] = []
+    figures: dict[str, float] = {}
+    curves: Curves = []
+    with whole_folder(run.files.adapter) as folder:
         if run.config.align.enabled:
-            writer = load_writer(run)
-            guard = fit_guard(run, writer)
-            pairs = preferences(run, writer, guard, pool, found)
-            numbers, curves = learn(run, writer, guard, pairs, folder)
+            pairs, figures, curves = learn(run, folder)
         else:
-            pairs, numbers, curves = [], {}, []
-            shutil.copytree(run.path("data", run.previous, "adapter"), folder, dirs_exist_ok=True)
-    write_records(run.path("data", run.round, "pairs.jsonl"), pairs)
-    write_json(run.path("metrics", run.round, "align.json"), numbers)
-    write_csv(run.path("plots", run.round, "align.csv"), DPO, curves)
+            copy_adapter(run.before.adapter, folder)
+    write_records(run.files.pairs, pairs)
+    write_json(run.files.metrics("align"), figures)
+    write_csv(run.files.plot("align"), CURVES, curves)
+
+
+def learn(run: Run, folder: Path) -> tuple[list[Pair], dict[str, float], Curves]:
+    """The pairs of this round, and the figures and curves of the adapter that learnt from them, which is written to the
+    folder."""
+    section, health = run.config.align, run.config.align.health
+    asker = _asker(run)
+    candidates = []
+    if section.candidates:
+        n = section.candidates
+        candidates = asker.ask(n, n, run.seed("candidates"), title=f"candidates {run.round}")
+    pairs = preferences(
+        run.files.read_pool(),
+        run.round,
+        run.files.read_descriptions(),
+        candidates,
+        asker.guard.similarity,
+        chosen_share=section.chosen_share,
+        rejected_share=section.rejected_share,
+        refused_share=section.refused_share,
+        count=section.pairs,
+        validation_share=section.validation_share,
+        rng=np.random.default_rng(run.seed("pairs")),
+    )
+    figures, curves = align(
+        asker.describer,
+        pairs,
+        asker.prompts(run.seeds("pairs", "examples", n=len(pairs))),
+        lambda: asker.ask(health.sample, health.sample, run.seed("health"), title=f"health {run.round}"),
+        DPO(section.steps, section.batch_size, section.learning_rate, section.beta, section.sft),
+        readable=health.readable,
+        distinct=health.distinct,
+        seed=run.seed("align"),
+        log=run.log,
+    )
+    save_adapter(asker.describer.model, folder)
+    return pairs, figures, curves
+
+
+def _asker(run: Run) -> Asker[Writer]:
+    """The language model of the round before, with the guard."""
+    describe, lora = run.config.describe, run.config.align.lora
+    writer = Writer.load(
+        describe.model,
+        run.before.adapter,
+        lora=Lora(lora.r, lora.alpha, lora.dropout, lora.target_modules),
+        seed=seed_of(run.config.seed, "adapter", BASELINE),
+        dtype=describe.weights.dtype,
+        device_map=describe.weights.device_map,
+        load_in_4bit=describe.weights.load_in_4bit,
+    )
+    captions, calibration = run.layout.read_captions("train"), run.layout.read_captions("calibration")
+    seeds = run.seeds("guard", "examples", n=len(calibration))
+    return Asker.fit(writer, describe.sampling, captions, calibration, seeds, describe.guard.thresholds)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,46 @@
 """The confusion evaluator: which new anomalies does the detector of the round before, which never saw them, take for
 normal?"""
 
+import sys
 from collections import Counter
 
-from kka.records import Anomaly, read_records, sha256, write_json, write_records
-from pipelines.generated import new_pictures
+from kka import detectors
+from kka.confusion import check_contrast, judge, rated
+from kka.controls import measuring_controls
+from kka.records import write_json, write_records
+from pipelines.layout import BASELINE
 from pipelines.stage import Run, stage
-from pipelines.verdicts import check_contrast, judge
 
 
 def main(run: Run) -> None:
-    descriptions, images = new_pictures(run)
-    now, zero = judge(run, run.previous, images), judge(run, "r0", images)
-    pool = read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)
-    for row, (text, score, score_r0, grade) in enumerate(
-        zip(descriptions, now.scores, zero.scores, now.grades, strict=True)
-    ):
-        name = f"{run.round}-{text.id}"
-        pool.append(Anomaly(name, run.round, row, text.text, float(score), float(score_r0), grade, sha256(images[row])))
-    check_contrast(run, pool)
-    write_records(run.path("data", run.round, "pool.jsonl"), pool)
+    section = run.config.assess
+    descriptions, images = run.files.read_anomalies()
+    calibration, controls = run.layout.read_split("calibration").images, run.files.read_controls()
+    verdicts = {
+        name: judge(
+            detectors.load(run.layout.round(name).detector),
+            images,
+            calibration,
+            measuring_controls(controls),
+            quantile=section.quantile,
+            easy_share=section.easy_share,
+        )
+        for name in dict.fromkeys((run.previous, BASELINE))
+    }
+    now, zero = verdicts[run.previous], verdicts[BASELINE]
+    pool = [*run.before.read_pool(), *rated(run.round, descriptions, images, now, zero)]
+    check_contrast(pool)
+    if not any(a.grade == "hard" for a in pool):
+        print(
+            f"assess {run.round}: no hard anomaly among {len(pool)}: the detector takes none of them for normal. Where"
+            " controls_auroc in metrics/*/assess.json is near 1, it may only know generated pictures; else"
+            " assess.quantile may be raised.",
+            file=sys.stderr,
+        )
+    write_records(run.files.pool, pool)
     counts = Counter({"hard": 0, "between": 0, "easy": 0})
     counts.update(now.grades)
-    write_json(run.path("metrics", run.round, "assess.json"), dict(counts) | now.figures("") | zero.figures("_r0"))
+    write_json(run.files.metrics("assess"), dict(counts) | now.figures() | zero.figures("_r0"))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,21 @@
-"""Round zero: a detector that has seen normal images only, an adapter that has learnt nothing, an empty pool, no
-controls."""
+"""Round zero: a detector that has seen normal images only, a blank adapter, an empty pool, no controls."""
 
-from kka.describing.writer import blank_adapter
-from kka.images import read_split
-from kka.records import write_json, write_records
-from pipelines.fits import fit
+from kka.describing.adapters import write_blank
+from kka.records import whole_folder, write_json, write_records
+from kka.training import fit_over_seeds
 from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
-    describe = run.config.describe
-    fit(run, read_split(run.path("data", "splits", "train")).images)
-    with run.whole("data", run.round, "adapter") as folder:
-        if describe.endpoint:  # its weights are elsewhere
-            write_json(folder / "endpoint.json", describe.endpoint)
-        else:
-            lora, weights = run.config.align.lora.model_dump(), describe.weights.model_dump()
-            blank_adapter(describe.model, folder, **lora, **weights, seed=run.seed("adapter"))
-    with run.whole("data", run.round, "controls") as folder:
+    section = run.config.detect
+    seeds = [run.seed("detect"), *run.seeds("detect", n=section.seeds)[1:]]
+    normals = run.layout.read_split("train").images
+    run.files.write_fits(fit_over_seeds(section.detector, seeds, section.options, normals, log=run.log))
+    with whole_folder(run.files.adapter) as folder:
+        write_blank(folder)
+    with whole_folder(run.files.controls) as folder:
         write_json(folder / "captions.json", [])
-    write_records(run.path("data", run.round, "pool.jsonl"), [])
+    write_records(run.files.pool, [])
 
 
 if __name__ == "__main__":

@@ -1,46 +1,34 @@
-"""The language model describes anomalies, with what the round before has taught it; the guard sorts out what cannot be
-one."""
+"""The language model describes anomalies, with what the round before has taught it; the guard refuses some."""
 
-from kka import registry
+from kka.describing.asking import Asker, summary
+from kka.describing.endpoint import Endpoint
+from kka.describing.writer import Writer
 from kka.errors import Collapse
-from kka.records import Anomaly, read_records, texts, write_json, write_records
+from kka.records import write_json, write_records
 from pipelines.stage import Run, stage
-from pipelines.texts import ask, figures, fit_guard, load_describer
 
 
 def main(run: Run) -> None:
-    section = run.config.describe
-    earlier = [a.text for a in read_records(run.path("data", run.previous, "pool.jsonl"), Anomaly)]
-    writer = load_describer(run)
-    found = ask(
-        run, writer, fit_guard(run, writer), "describe", count=section.count, attempts=section.attempts, earlier=earlier
-    )
-    kept = texts(found, "kept")
-    if not kept:
+    section, held = run.config.describe, run.config.describe.weights
+    captions, calibration = run.layout.read_captions("train"), run.layout.read_captions("calibration")
+    describer = Endpoint(section.endpoint, section.model) if section.endpoint else Writer.load(
+        section.model, run.before.adapter, dtype=held.dtype, device_map=held.device_map, load_in_4bit=held.load_in_4bit
+    )  # fmt: skip
+    seeds = run.seeds("guard", "examples", n=len(calibration))
+    asker = Asker.fit(describer, section.sampling, captions, calibration, seeds, section.guard.thresholds)
+    earlier = [a.text for a in run.before.read_pool()]
+    title = f"describe {run.round}"
+    descriptions = asker.ask(section.count, section.attempts, run.seed("describe"), earlier, title)
+    counts = summary(descriptions)
+    outcomes = ", ".join(f"{counts[k]:.0f} {k}" for k in ("attempts", "kept", "normal", "unreadable", "duplicate"))
+    if not counts["kept"]:
         raise Collapse(
-            f"describe: round {run.round} wanted {section.count} descriptions, got none that the guard keeps"
-            f" ({_counts(figures(found))}). Raise describe.attempts, or loosen describe.guard."
+            f"describe: round {run.round} wanted {section.count} descriptions, got none that the guard keeps ({outcomes})."
+            " Raise describe.attempts, or loosen describe.guard."
         )
-    write_records(run.path("data", run.round, "descriptions.jsonl"), found)
-    write_json(
-        run.path("metrics", run.round, "describe.json"),
-        figures(found) | _mean_distance(run.config.prepare.dataset, kept),
-    )
-    ended = "enough" if len(kept) == section.count else "describe.attempts are spent"
-    print(f"describe {run.round}: {_counts(figures(found))}: {ended}")
-
-
-def _mean_distance(dataset: str, kept: list[str]) -> dict[str, float]:
-    """How far from the normal class the texts are, where the data set can read that off a text."""
-    read = getattr(registry.find("kka.datasets", dataset), "text_distances", None)
-    found = [d for d in read(kept) if d is not None] if read else []
-    return {"mean_distance": sum(found) / len(found)} if found else {}
-
-
-def _counts(numbers: dict[str, float]) -> str:
-    return ", ".join(
-        f"{numbers[name]:.0f} {name}" for name in ("attempts", "kept", "normal", "unreadable", "duplicate")
-    )
+    write_records(run.files.descriptions, descriptions)
+    write_json(run.files.metrics("describe"), counts)
+    print(f"{title}: {outcomes}: {'enough' if counts['kept'] == section.count else 'describe.attempts are spent'}")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,25 @@
 import numpy as np
 
 from kka.confusion import hard_proportion, mixture
-from kka.images import read_split
-from kka.records import Anomaly, read_records, write_json
-from pipelines.fits import fit
-from pipelines.generated import pictures, training_controls
+from kka.controls import training_controls
+from kka.records import write_json
+from kka.training import fit_over_seeds
 from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
-    pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
-    wanted = hard_proportion(len(run.config.lineage(run.round)), **run.config.detect.hard_proportion.model_dump())
+    section, schedule = run.config.detect, run.config.detect.hard_proportion
+    rounds, pool = run.config.lineage(run.round), run.files.read_pool()
+    wanted = hard_proportion(len(rounds), start=schedule.start, end=schedule.end, rounds=schedule.rounds)
     chosen, reached = mixture(pool, wanted, np.random.default_rng(run.seed("mixture")))
-    fit(run, read_split(run.path("data", "splits", "train")).images, pictures(run, chosen), training_controls(run))
-    numbers = {"pool": len(pool), "images": len(chosen), "hard_proportion_wanted": wanted, "hard_proportion": reached}
-    write_json(run.path("metrics", run.round, "detect.json"), numbers)
+    normals, anomalies = run.layout.read_split("train").images, run.layout.read_pictures(chosen)
+    controls = [run.layout.round(name).read_controls() for name in rounds]
+    generated = training_controls(controls)
+    seeds = [run.seed("detect"), *run.seeds("detect", n=section.seeds)[1:]]
+    fits = fit_over_seeds(section.detector, seeds, section.options, normals, anomalies, generated, log=run.log)
+    run.files.write_fits(fits)
+    figures = {"pool": len(pool), "images": len(chosen), "hard_proportion_wanted": wanted, "hard_proportion": reached}
+    write_json(run.files.metrics("detect"), figures)
 
 
 if __name__ == "__main__":

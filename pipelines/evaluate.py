@@ -1,51 +1,60 @@
 """The fits of a round's detector on the test split, which nothing else reads, and on the validation split, to choose
 parameters by."""
 
-from typing import Any
+import statistics
 
-from kka import detectors, evaluation
-from kka.detectors import Detector, Images
-from kka.images import read_split
-from kka.metrics import separation
-from kka.records import Split, write_json
-from pipelines.generated import measuring_controls
-from pipelines.scored import write_scored
+from kka import datasets, detectors, evaluation
+from kka.controls import measuring_controls
+from kka.images import write_images
+from kka.records import Mistake, Split, whole_folder, write_json, write_records
+from pipelines.layout import write_csv
 from pipelines.stage import Run, stage
+
+MOST = 8  # mistakes of either kind
+COLUMNS = ("split", "label", "group", "score")
 
 
 def main(run: Run) -> None:
-    splits = [read_split(run.path("data", "splits", name)) for name in ("test", "calibration", "validation")]
-    fits = [run.path("data", run.round, "detector"), *sorted(run.path("data", run.round, "repeats").iterdir())]
-    controls = measuring_controls(run)
-    figures = [_figures(run, detectors.load(folder), i, controls, *splits) for i, folder in enumerate(fits)]
-    write_json(run.path("metrics", run.round, "evaluate.json"), evaluation.over_fits(figures))
+    section, controls = run.config.evaluate, run.files.read_controls()
+    test, calibration, validation = (run.layout.read_split(part) for part in ("test", "calibration", "validation"))
+    fits = [
+        evaluation.measure(
+            detectors.load(folder),
+            test,
+            calibration,
+            validation,
+            measuring_controls(controls),
+            bootstrap=section.bootstrap,
+            level=section.interval,
+            seed=run.seed("evaluate"),
+        )
+        for folder in run.files.fits()
+    ]
+    texts = [a.text for a in run.files.read_pool() if a.round == run.round]
+    distances = [d for d in datasets.text_distances(run.config.prepare.dataset, texts) if d is not None]
+    figures = evaluation.over_fits([fit.figures for fit in fits])
+    if distances:  # how far from the normal class the texts are, where the data set can read that off a text
+        figures["mean_distance"] = statistics.fmean(distances)
+    write_json(run.files.metrics("evaluate"), figures)
+    write_scores(run, test, calibration, fits[0])
 
 
-def _figures(
-    run: Run,
-    detector: Detector,
-    place: int,
-    controls: Images | None,
-    test: Split,
-    calibration: Split,
-    validation: Split,
-) -> dict[str, Any]:
-    section, scores, boundary = run.config.evaluate, detector.score(test.images), detector.score(calibration.images)
-    figures = evaluation.evaluate(
-        scores,
-        test.labels,
-        test.groups,
-        boundary,
-        bootstrap=section.bootstrap,
-        level=section.interval,
-        seed=run.seed("evaluate"),
-    )
-    figures |= evaluation.validate(detector.score(validation.images), validation.labels, validation.groups)
-    if controls is not None:
-        figures["controls_auroc"] = separation(boundary, detector.score(controls))
-    if place == 0:
-        write_scored(run, {"calibration": (calibration, boundary), "test": (test, scores)})
-    return figures
+def write_scores(run: Run, test: Split, calibration: Split, fit: evaluation.Measured) -> None:
+    """Every score of a fit, its ROC, and the test pictures that it scored most wrongly."""
+    rows = [
+        dict(zip(COLUMNS, (name, *row), strict=True))
+        for name, split, scores in (("calibration", calibration, fit.calibration), ("test", test, fit.test))
+        for row in zip(split.labels.tolist(), split.groups, scores.tolist(), strict=True)
+    ]
+    write_csv(run.files.scores, COLUMNS, rows)
+    write_csv(run.files.plot("roc"), ("fpr", "tpr"), evaluation.roc_points(fit.test, test.labels))
+    worst = evaluation.worst(fit.test, test.labels, MOST)
+    with whole_folder(run.files.mistakes) as folder:
+        write_images(folder, test.images[worst])
+        write_records(
+            folder / "mistakes.jsonl",
+            [Mistake(i, int(test.labels[i]), test.groups[i], test.captions[i], float(fit.test[i])) for i in worst],
+        )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from kka import datasets
 from kka.images import write_split
+from kka.records import whole_folder
+from pipelines.layout import SPLITS
 from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
-    splits = datasets.splits_of(run.config.prepare, run.config.seed)
-    for part in ("train", "calibration", "validation", "test"):
-        with run.whole("data", "splits", part) as folder:
+    section = run.config.prepare
+    splits = datasets.load(section.dataset, run.seed("prepare"), section.image_size, **section.options)
+    for part in SPLITS:
+        with whole_folder(run.layout.split(part)) as folder:
             write_split(folder, getattr(splits, part))
 
 

@@ -1,14 +1,13 @@
 """What every stage script stands on: the run it is given, and the guard around its `main`.
 
 The same `main(run)` runs here under DVC, with MLflow listening, and in a loop within one process (`loop.py`) without
-either."""
+either.
+"""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from kka.log import Log, silent
 from kka.project.config import Config, read_config
 from kka.project.doctor import cores, preflight
 from kka.records import seed_of
+from pipelines.layout import BASELINE, Layout, RoundFiles
 from pipelines.tracking.live import home, telling
 
 COLLAPSED = 3  # the exit code of a stage whose own parameters made nothing of use
@@ -24,7 +24,7 @@ COLLAPSED = 3  # the exit code of a stage whose own parameters made nothing of u
 
 @dataclass(frozen=True)
 class Run:
-    """One stage of one round: `round` continues `previous`; paths are relative to `root`."""
+    """One stage of one round: `round` continues `previous`; files lie beneath `root`."""
 
     config: Config
     round: str
@@ -32,35 +32,40 @@ class Run:
     root: Path
     log: Log = silent
 
+    @property
+    def layout(self) -> Layout:
+        """The files of the project."""
+        return Layout(self.root)
+
+    @property
+    def files(self) -> RoundFiles:
+        """The files of this round."""
+        return self.layout.round(self.round)
+
+    @property
+    def before(self) -> RoundFiles:
+        """The files of the round that this one continues."""
+        return self.layout.round(self.previous)
+
     def path(self, *parts: str) -> Path:
-        """A path in the project, e.g. `path("data", run.round, "pool.jsonl")`."""
+        """A path in the project."""
         return self.root.joinpath(*parts)
 
     def seed(self, stage: str, *items: object) -> int:
         """The seed of a stage's item in this round."""
         return seed_of(self.config.seed, stage, self.round, *items)
 
-    @contextmanager
-    def whole(self, *parts: str) -> Iterator[Path]:
-        """An empty folder to write to, that becomes `path(*parts)` when the block ends well, and vanishes when it does
-        not."""
-        target = self.path(*parts)
-        scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        try:
-            yield scratch
-            shutil.rmtree(target, ignore_errors=True)
-            scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    def seeds(self, stage: str, *items: object, n: int) -> list[int]:
+        """The seeds of `n` items, numbered behind `items`."""
+        return [self.seed(stage, *items, i) for i in range(n)]
 
 
 def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
     """Runs `main` on the round and its previous one in argv, with params.yaml from the current folder.
 
-    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes
-    with it."""
+    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes with
+    it.
+    """
     name = Path(sys.argv[0]).stem
     try:
         run = make_run(read_config(Path("params.yaml")), Path.cwd(), sys.argv[1:])
@@ -71,8 +76,8 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
         with telling(home(), run.config, name, run.round, run.root) as log:
             main(replace(run, log=log))
         if name == "report":
-            # what stages did not tell, having come from the cache, is told now: the next experiment may have other
-            # parameters, and the folder of a temporary one is gone in a moment
+            # results that came from the cache are recorded now: the next experiment may have other parameters, and the
+            # folder of a temporary one is gone in a moment
             subprocess.run([sys.executable, "-m", "pipelines.track", "reported"], check=False)
     except KkaError as error:
         print(marked(error), file=sys.stderr)
@@ -81,7 +86,8 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
         if not out_of_space(error):
             raise
         sys.exit(
-            f"kka: {name}: no space left to write to ({error}). Free some (`dvc gc -w` removes old results) and run it again."
+            f"kka: {name}: no space left to write to ({error}). Free some (`dvc gc -w` removes old results) and run it"
+            " again."
         )
 
 
@@ -98,10 +104,10 @@ def sentences(output: str) -> list[str]:
 def make_run(config: Config, root: Path, arguments: Sequence[str], log: Log = silent) -> Run:
     """The run for [round, previous]; round zero where none is named. Raises KkaError for a round that params.yaml does
     not hold."""
-    name = arguments[0] if arguments else "r0"
-    if name != "r0" and name not in config.rounds:
-        raise KkaError(f"params.yaml: rounds has no '{name}'. It knows: {', '.join(['r0', *config.rounds])}.")
-    previous = "r0" if name == "r0" else config.rounds[name].prev
+    name = arguments[0] if arguments else BASELINE
+    if name != BASELINE and name not in config.rounds:
+        raise KkaError(f"params.yaml: rounds has no '{name}'. It knows: {', '.join([BASELINE, *config.rounds])}.")
+    previous = BASELINE if name == BASELINE else config.rounds[name].prev
     if len(arguments) > 1 and arguments[1] != previous:
         raise KkaError(
             f"params.yaml: rounds.{name} continues {previous}, but the stage was asked to continue {arguments[1]}."

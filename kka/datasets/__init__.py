@@ -4,6 +4,7 @@ A file may also hold `archive(image_size, **options) -> Split`, captioned photog
 takes the options of `load` that matter to it, and some of its own; both are given all of the section, and take what
 they know."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from kka import registry
@@ -85,3 +86,9 @@ def _check(name: str, options: dict[str, Any]) -> None:
     takers = module.load, getattr(module, "archive", None)
     registry.check_options(who, options, *takers, without=_GIVEN)
     registry.check_types(who, options, *takers)
+
+
+def text_distances(name: str, texts: Sequence[str]) -> list[int | None]:
+    """How far from the normal class each text is, where the data set can read that off a text; else None."""
+    read = getattr(registry.find(__name__, name), "text_distances", None)
+    return read(texts) if read else [None] * len(texts)

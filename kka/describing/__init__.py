@@ -1,1 +1,2 @@
-"""Descriptions of anomalies: the language models that write them, and the guard that refuses some."""
+"""Descriptions of anomalies: language models that write them (`writer`, `endpoint`), how they are asked (`asking`), and
+the guard that refuses what cannot be an anomaly."""

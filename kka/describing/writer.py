@@ -1,17 +1,16 @@
-"""A language model writes descriptions of plausible anomalies, and a guard refuses those that cannot be anomalies.
+"""A causal language model of Hugging Face that writes descriptions, with a LoRA adapter that alignment trains.
 
 The text of an item depends on its own seed alone: the random part of sampling is Gumbel noise from one generator per
 row (argmax of logits + Gumbel noise is a sample of their softmax), so it does not matter what else is in the batch."""
 
 import importlib.util
 import math
-import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
-from kka.confusion import Guard
+from kka.describing.adapters import is_blank
 from kka.errors import KkaError
-from kka.records import Description, Outcome, seed_of
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -50,24 +48,15 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not
         return (scores - noise.log().to(scores.device)).masked_fill(unlikely, -math.inf)
 
 
-class Describer(Protocol):
-    """What writes descriptions."""
+@dataclass(frozen=True)
+class Lora:
+    """The shape of a LoRA adapter (Hu et al. 2021): rank `r`, scale `alpha` relative to it, `dropout` on its input, and
+    the layers that get one."""
 
-    def describe(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        temperature: float,
-        max_new_tokens: int,
-        min_p: float = 0.0,
-    ) -> list[str]:
-        """One raw text for each prompt, sampled with its seed. Empty where the model says nothing."""
-        ...
-
-    def likelihoods(self, prompts: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
-        """The log-probability (nats, at most 0) of each text's least likely token; zeros where it cannot be known."""
-        ...
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
 
 
 @dataclass(frozen=True)
@@ -79,17 +68,28 @@ class Writer:
     chat: bool
 
     @classmethod
-    def load(cls, model: str, adapter: Path, **weights: Any) -> "Writer":
-        """A Hugging Face model by id or path, its `weights` held as `_base` tells, with the LoRA adapter in `adapter`.
-        Raises KkaError where either cannot be read."""
-        base, tokenizer = _base(model, **weights)
-        try:
-            wrapped = PeftModel.from_pretrained(base, adapter, is_trainable=True)
-        except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise KkaError(
-                f"{adapter}: wanted a LoRA adapter, got {reason}. Delete it and run the stage that writes it again."
-            ) from None
+    def load(
+        cls,
+        model: str,
+        adapter: Path | None = None,
+        *,
+        lora: Lora = Lora(),
+        seed: int = 0,
+        dtype: str = "float32",
+        device_map: str | None = None,
+        load_in_4bit: bool = False,
+    ) -> "Writer":
+        """A Hugging Face model by id or path, with the LoRA adapter in the folder `adapter`. Without one, or with a
+        blank one, it gets a fresh adapter of the shape `lora` from the `seed`, which changes nothing before it is
+        trained: its product B A is zero.
+
+        `dtype` auto is that of the model's files, `device_map` auto spreads it over GPUs and memory. Raises KkaError
+        where model or adapter cannot be read.
+        """
+        fresh = adapter is None or is_blank(adapter)
+        torch.manual_seed(seed)
+        base, tokenizer = _base(model, dtype, device_map, load_in_4bit)
+        wrapped = _fresh(base, model, lora) if fresh or adapter is None else _saved(base, adapter)
         return cls(wrapped.eval(), tokenizer, bool(getattr(tokenizer, "chat_template", None)))
 
     def prompt(self, instruction: str) -> str:
@@ -217,27 +217,25 @@ def _four_bits() -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def blank_adapter(
-    model: str,
-    folder: Path,
-    *,
-    r: int,
-    alpha: int,
-    dropout: float,
-    target_modules: str | list[str],
-    seed: int,
-    **weights: Any,
-) -> None:
-    """Writes an adapter that has learnt nothing: its product B A is zero, so the model writes as without it."""
-    torch.manual_seed(seed)
+def _fresh(base: Any, model: str, lora: Lora) -> PeftModel:
     config = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, task_type="CAUSAL_LM"
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
     )
     try:
-        wrapped = get_peft_model(_base(model, **weights)[0], config)
+        return get_peft_model(base, config)
     except ValueError as error:
         raise KkaError(f"align.lora: wanted an adapter for {model}, got {' '.join(str(error).split())[:200]}") from None
-    save_adapter(wrapped, folder)
+
+
+def _saved(base: Any, adapter: Path) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        raise KkaError(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}.") from None
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
@@ -251,93 +249,3 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     # peft would ask the hub whether the vocabulary has grown, which it has not
     model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    instruction: str
-    examples: int
-    temperature: float
-    max_new_tokens: int
-    batch_size: int
-    min_p: float = 0.0
-
-
-def collect(
-    writer: Describer,
-    guard: Guard,
-    sampling: Sampling,
-    captions: Sequence[str],
-    *,
-    count: int,
-    attempts: int,
-    earlier: Sequence[str],
-    seed: int,
-    progress: Callable[[int], None] = lambda kept: None,
-) -> list[Description]:
-    """Attempts in the order of their numbers, until `count` of them are kept or `attempts` are spent.
-
-    Which attempts stand, and what they say, does not depend on the batch size. `earlier` texts count as duplicates.
-    """
-    seen = {key(t) for t in earlier}
-    found: list[Description] = []
-    kept = 0
-    while kept < count and len(found) < attempts:
-        numbers = range(len(found), min(attempts, len(found) + sampling.batch_size))
-        for text, similarity, likelihood in _attempts(writer, guard, sampling, captions, numbers, seed):
-            outcome = _outcome(guard, text, similarity, likelihood, seen)
-            found.append(Description(f"{len(found):05d}", text, outcome, round(similarity, 4), round(likelihood, 3)))
-            seen.add(key(text))
-            kept += outcome == "kept"
-            if kept == count:
-                break
-        progress(kept)
-    return found
-
-
-def _attempts(
-    writer: Describer, guard: Guard, sampling: Sampling, captions: Sequence[str], numbers: Sequence[int], seed: int
-) -> list[tuple[str, float, float]]:
-    prompts = [instruct(sampling, captions, seed_of(seed, "examples", i)) for i in numbers]
-    seeds = [seed_of(seed, "text", i) for i in numbers]
-    how = {"temperature": sampling.temperature, "min_p": sampling.min_p}
-    raw = writer.describe(prompts, seeds, max_new_tokens=sampling.max_new_tokens, **how)
-    texts = [clean(t) for t in raw]
-    likelihoods = writer.likelihoods(prompts, texts)
-    return [(t, float(s), float(v)) for t, s, v in zip(texts, guard.similarity(texts), likelihoods, strict=True)]
-
-
-def _outcome(guard: Guard, text: str, similarity: float, likelihood: float, seen: set[str]) -> Outcome:
-    if not text or likelihood < guard.least_likelihood:
-        return "unreadable"
-    if similarity >= guard.least_similarity:
-        return "normal"
-    return "duplicate" if key(text) in seen else "kept"
-
-
-def instruct(sampling: Sampling, captions: Sequence[str], seed: int) -> str:
-    """The instruction, its {examples} replaced by that many normal captions, a line each."""
-    if "{examples}" not in sampling.instruction:
-        return sampling.instruction
-    chosen = np.random.default_rng(seed).permutation(len(captions))[: sampling.examples]
-    return sampling.instruction.replace("{examples}", "\n".join(captions[i] for i in chosen))
-
-
-def clean(text: str) -> str:
-    """The first line that says something, without thoughts, announcements, list marks, quotes, brackets and closing
-    stops, so that no such mark can become what the preference pairs differ in."""
-    text = re.sub(r"<think>.*?(?:</think>|$)", "", text, flags=re.DOTALL)
-    for line in text.splitlines():
-        if line.strip(" *_").endswith(":"):  # "Here is a caption:"
-            continue
-        line = re.sub(r"^\s*(?:[-*•]|\(?\d+[.):])\s*", "", line)
-        line = re.sub(r"[\[\](){}<>*_`\"“”]", "", line)
-        line = re.sub(r"^\s*(?:caption|description|answer)\s*\d*\s*:", "", line, flags=re.IGNORECASE)
-        if line := " ".join(line.split()).strip(" .;:'"):
-            return line
-    return ""
-
-
-def key(text: str) -> str:
-    """What makes two descriptions duplicates: the same words in the same order."""
-    return " ".join(re.findall(r"\w+", text.lower()))

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kka.describing.asking import Sampling, Thresholds
 from kka.errors import KkaError
 
 
@@ -41,6 +42,10 @@ class Guard(Section):
     readable_quantile: float = Field(0.02, ge=0, le=1)
     readable_margin: float = Field(3.0, ge=0)
 
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(self.normal_quantile, self.readable_quantile, self.readable_margin)
+
 
 class Weights(Section):
     """How the language model's weights are held: `device_map` auto spreads them over GPUs and memory."""
@@ -66,6 +71,18 @@ class Describe(Section):
     max_new_tokens: int = Field(40, ge=1)
     batch_size: int = Field(64, ge=1)
     guard: Guard = Guard()
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the language model is asked."""
+        return Sampling(
+            instruction=self.instruction,
+            examples=self.examples,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            min_p=self.min_p,
+        )
 
 
 class Synthesize(Section):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from kka import images, registry
 from kka.errors import KkaError
-from kka.records import sha256
+from kka.records import replace_folder, sha256
 
 Images = NDArray[np.uint8]
 
@@ -50,6 +50,14 @@ def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
     registry.check_types(f"the synthesizer '{name}'", options, make)
     made: Synthesizer = make(**{k: v for k, v in data.items() if k in known} | options)
     return made
+
+
+def check_generates(name: str, synthesizer: Synthesizer) -> None:
+    """Raises KkaError for a retriever: photographs have the right spectrum, and are told apart by their bytes."""
+    if isinstance(synthesizer, Retriever):
+        raise KkaError(
+            f"synthesize.match_spectrum: '{name}' hands out photographs, which have nothing to match. Set it to false."
+        )
 
 
 def synthesize_shards(
@@ -137,6 +145,4 @@ def _come_over(scratch: Path, folder: Path, shards: int) -> None:
     wanted = {images.shard_path(scratch, i) for i in range(shards)}
     for stray in set(scratch.iterdir()) - wanted:
         stray.unlink()
-    if folder.exists():
-        shutil.rmtree(folder)
-    scratch.rename(folder)
+    replace_folder(scratch, folder)

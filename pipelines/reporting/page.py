@@ -1,11 +1,12 @@
 """The report as one page of HTML that stands alone: tables, charts, pictures. What texts say is escaped by the
-template."""
+template. And the same as Markdown, for who reads it in a terminal or beside its contact sheets."""
 
 import base64
 import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,18 @@ from PIL import Image
 from kka import __version__, charts, evaluation
 from kka.detectors import Detector
 from kka.project.config import flatten
+from pipelines.layout import Scores
 from pipelines.reporting import tables
-from pipelines.reporting.pictures import EXAMPLES, Row, refused, with_maps
-from pipelines.scored import Scores, read_mistakes, read_scores
+from pipelines.reporting.pictures import EXAMPLES, Strip, refused, with_maps
 from pipelines.stage import Run
 
-SMALL, MOST = (
-    64,
-    160,
-)  # sides in pixels: up to the first a picture stays as it is, and none is shown larger than the second
+# sides in pixels: up to the first a picture stays as it is, and none is shown larger than the second
+SMALL, MOST = 64, 160
 
 
-def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]], detector: Detector) -> str:
-    """The page of the rounds: their figures, and what is shown of each but round zero."""
-    scores = {row["round"]: read_scores(run, row["round"]) for row in rows}
+def page(run: Run, rows: Sequence[tables.Figures], strips: Mapping[str, Sequence[Strip]], detector: Detector) -> str:
+    """The page of the rounds: their figures, and strips of pictures of each but round zero."""
+    scores = {row["round"]: run.layout.round(row["round"]).read_scores() for row in rows}
     config, last = run.config, rows[-1]
     sections = config.model_dump(mode="json", exclude={"rounds", "last", "tune"})
     known = scores[run.round].labels.any()
@@ -48,12 +47,12 @@ def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]
         table_of_rounds=tables.rounds_table(rows, config.evaluate.interval),
         groups=tables.groups_table(rows),
         curves=[Markup(chart) for chart in _curves(rows)],
-        rounds=[_round(run, row, scores[row["round"]], shown.get(row["round"], ())) for row in rows],
+        rounds=[_round(run, row, scores[row["round"]], strips.get(row["round"], ())) for row in rows],
         most_refused=EXAMPLES,
         roc=Markup(charts.roc("ROC of all rounds", {name: _roc(s) for name, s in scores.items()})) if known else "",
         last=run.round,
         about_mistakes=_about_mistakes(scores[run.round], last["evaluate"]["threshold"]),
-        mistakes=[_strip(row) for row in _mistakes(run, detector)],
+        mistakes=[_strip(strip) for strip in _mistakes(run, detector)],
         provenance=_provenance(run),
         parameters={
             name: [(path, _text(leaf)) for path, leaf in flatten({name: value})] for name, value in sections.items()
@@ -61,24 +60,25 @@ def page(run: Run, rows: Sequence[tables.Row], shown: Mapping[str, Sequence[Row]
     )
 
 
-def round_charts(run: Run, row: tables.Row) -> dict[str, str]:
+def round_charts(run: Run, row: tables.Figures) -> dict[str, str]:
     """The charts of one round by the names of their files: its scores, and its ROC where anomalies are known."""
-    name, scores = row["round"], read_scores(run, row["round"])
+    name, scores = row["round"], run.layout.round(row["round"]).read_scores()
     drawn = {f"{name}-scores": _histogram(row, scores)}
     if scores.labels.any():
         drawn[f"{name}-roc"] = charts.roc(f"ROC of {name}", {name: _roc(scores)})
     return drawn
 
 
-def verdict(rows: Sequence[tables.Row]) -> str:
+def verdict(rows: Sequence[tables.Figures]) -> str:
     """One sentence on what the rounds have come to."""
     first, last, group = rows[0]["evaluate"], rows[-1]["evaluate"], tables.hardest_group(rows[0])
     rounds = "one round" if len(rows) == 2 else f"{len(rows) - 1} rounds"
     if group is None:
-        alarms = (
-            f"{last['false_positive_rate']:.1%} of the normal test pictures raise a false alarm, where 5% are expected"
+        return (
+            f"The data set holds no real anomalies, so nobody can tell how many are found; after {rounds}"
+            f" {last['false_positive_rate']:.1%} of the normal test pictures raise a false alarm, where"
+            f" {evaluation.EXPECTED_FALSE_ALARMS:.0%} are expected."
         )
-        return f"The data set holds no real anomalies, so nobody can tell how many are found; after {rounds} {alarms}."
     ends = " to ".join(f"{test['auroc']:.3f}{_interval(test)}" for test in (first, last))
     of_group = f"{first['groups'][group]:.3f} to {last['groups'][group]:.3f}"
     return f"In {rounds} the AUROC went from {ends}, and that of {group}, the hardest group, from {of_group}."
@@ -88,7 +88,7 @@ def _interval(test: Mapping[str, Any]) -> str:
     return f" ({test['auroc_low']:.3f}–{test['auroc_high']:.3f})" if "auroc_low" in test else ""
 
 
-def _curves(rows: Sequence[tables.Row]) -> Iterator[str]:
+def _curves(rows: Sequence[tables.Figures]) -> Iterator[str]:
     group = tables.hardest_group(rows[0])
     if group is not None:
         tests = [row["evaluate"] for row in rows]
@@ -104,25 +104,26 @@ def _curves(rows: Sequence[tables.Row]) -> Iterator[str]:
     yield charts.shares_by_round([row["round"] for row in later], shares)
 
 
-def _round(run: Run, row: tables.Row, scores: Scores, rows: Sequence[Row]) -> dict[str, Any]:
-    name, told, said, seen = row["round"], row["describe"], row["assess"], row["detect"]
+def _round(run: Run, row: tables.Figures, scores: Scores, strips: Sequence[Strip]) -> dict[str, Any]:
+    name, describe, assess, detect = (row[key] for key in ("round", "describe", "assess", "detect"))
     about = "The baseline: a detector that was trained without generated anomalies."
-    if rows:
+    if strips:
         about = (
-            f"{told['kept']} of {told['attempts']} descriptions were kept and drawn. The detector of the round before took"
-            f" {said['hard']} of the pictures for normal: they are hard. The new detector was trained on {seen['images']} generated ones."
+            f"{describe['kept']} of {describe['attempts']} descriptions were kept and drawn. The detector of the round"
+            f" before took {assess['hard']} of the pictures for normal: they are hard. The new detector was trained on"
+            f" {detect['images']} generated ones."
         )
     return {
         "name": name,
         "anchor": f"round-{name}",
         "about": about,
-        "rows": [_strip(r) for r in rows],
-        "refused": refused(run, name) if rows else {},
+        "strips": [_strip(strip) for strip in strips],
+        "refused": refused(run.layout.round(name)) if strips else {},
         "histogram": Markup(_histogram(row, scores)),
     }
 
 
-def _histogram(row: tables.Row, scores: Scores) -> str:
+def _histogram(row: tables.Figures, scores: Scores) -> str:
     return charts.histogram(f"Scores of {row['round']}", scores.normals, scores.anomalies, row["evaluate"]["threshold"])
 
 
@@ -132,35 +133,32 @@ def _roc(scores: Scores) -> list[charts.Point]:
 
 def _about_mistakes(scores: Scores, threshold: float) -> str:
     alarms, missed = int((scores.normals > threshold).sum()), int((scores.anomalies <= threshold).sum())
-    found = f", and {missed} of {len(scores.anomalies)} anomalies do not" if len(scores.anomalies) else ""
-    return f"Above the threshold, {threshold:.3f}, lie {alarms} of {len(scores.normals)} normal pictures{found}, by the detector's first fit."
+    others = f", and {missed} of {len(scores.anomalies)} anomalies lie below it" if len(scores.anomalies) else ""
+    return (
+        f"By the detector's first fit, {alarms} of {len(scores.normals)} normal pictures lie above the threshold,"
+        f" {threshold:.3f}{others}."
+    )
 
 
-def _mistakes(run: Run, detector: Detector) -> list[Row]:
-    found, images = read_mistakes(run, run.round)
+def _mistakes(run: Run, detector: Detector) -> list[Strip]:
+    mistakes, images = run.files.read_mistakes()
     titles = {0: "normals that score highest", 1: "anomalies that score lowest"}
-    rows = []
+    strips = []
     for label, title in titles.items():
-        places = [i for i, m in enumerate(found) if m.label == label]
-        picked = [found[i] for i in places]
+        places = [i for i, mistake in enumerate(mistakes) if mistake.label == label]
         if places:
-            rows.append(
-                Row(
-                    title,
-                    images[places],
-                    [m.caption.split("\n")[0] for m in picked],
-                    [f"{m.score:.3f} {m.group}" for m in picked],
-                )
-            )
-    return with_maps(rows, detector)
+            captions = [mistakes[i].caption.split("\n")[0] for i in places]
+            notes = [f"{mistakes[i].score:.3f} {mistakes[i].group}" for i in places]
+            strips.append(Strip(title, images[places], captions, notes))
+    return with_maps(strips, detector)
 
 
-def _strip(row: Row) -> dict[str, Any]:
-    maps = [_uri(m) for m in row.maps] if row.maps is not None else [""] * len(row.images)
-    pictures = zip(map(_uri, row.images), maps, row.captions, row.notes, strict=True)
-    kind = "small" if max(row.images.shape[1:3]) <= SMALL else ""
+def _strip(strip: Strip) -> dict[str, Any]:
+    maps = [_uri(m) for m in strip.maps] if strip.maps is not None else [""] * len(strip.images)
+    pictures = zip(map(_uri, strip.images), maps, strip.captions, strip.notes, strict=True)
+    kind = "small" if max(strip.images.shape[1:3]) <= SMALL else ""
     names = ("source", "map", "caption", "note")
-    return {"title": row.title, "kind": kind, "pictures": [dict(zip(names, p, strict=True)) for p in pictures]}
+    return {"title": strip.title, "kind": kind, "pictures": [dict(zip(names, p, strict=True)) for p in pictures]}
 
 
 def _uri(image: NDArray[np.uint8]) -> str:
@@ -173,8 +171,7 @@ def _uri(image: NDArray[np.uint8]) -> str:
 
 
 def _provenance(run: Run) -> dict[str, str]:
-    detector = run.path("data", run.round, "detector")
-    files = [run.path("data", run.round, "pool.jsonl"), *sorted(p for p in detector.iterdir() if p.is_file())]
+    files = [run.files.pool, *sorted(p for p in run.files.detector.iterdir() if p.is_file())]
     hashes = {
         p.relative_to(run.root).as_posix(): f"sha256 {hashlib.sha256(p.read_bytes()).hexdigest()[:16]}" for p in files
     }
@@ -188,3 +185,21 @@ def _text(value: Any) -> str:
 def _template() -> Template:
     folder = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template("report.html.j2")
+
+
+def as_markdown(run: Run, rows: Sequence[tables.Figures], table: str) -> str:
+    """The whole report in Markdown; `table` is that of the rounds."""
+    groups = tables.groups_table(rows)
+    legend = "\n".join(f"- {name}: {meaning}" for name, meaning in tables.LEGEND.items())
+    parts = ["# The rounds", tables.warning(rows), table, legend]
+    parts += ["## AUROC by group of anomalies", tables.markdown(groups) if groups else tables.UNKNOWN]
+    for name in (row["round"] for row in rows[1:]):
+        refusals = _refusals(refused(run.layout.round(name)))
+        sheet = f"![hard, easy and rejected anomalies]({name}.png)"
+        parts += [f"## Round {name}", sheet, "Refused by the guard:", refusals]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _refusals(texts: Mapping[str, list[str]]) -> str:
+    examples = [(outcome, text) for outcome, lines in texts.items() for text in lines[:EXAMPLES]]
+    return "\n".join(f"- {outcome}: {escape(text) or '(nothing)'}" for outcome, text in examples) or "- nothing"

@@ -1,5 +1,5 @@
-"""What the report shows of a round: rows of hard, easy and rejected anomalies and of controls, with captions, scores
-and heat maps."""
+"""What the report shows of a round: strips of hard, easy and rejected anomalies and of controls, with captions,
+scores and heat maps."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kka.detectors import Detector, Images
-from kka.images import contact_sheet, heat_map, read_images
-from kka.records import Anomaly, Description, Outcome, Pair, read_json, read_records, texts
-from pipelines.generated import pictures
-from pipelines.stage import Run
+from kka.images import contact_sheet, heat_map
+from kka.records import Anomaly, Outcome, Pair, read_records, texts
+from pipelines.layout import Layout, RoundFiles
 
 WIDE = 8  # pictures in a row
 ENLARGED = 128  # pixels that small ones are enlarged to in a grid
@@ -20,9 +19,9 @@ EXAMPLES = 4  # of what the guard refused, of each kind
 REFUSED: tuple[Outcome, ...] = ("normal", "unreadable", "duplicate")
 
 
-class Row(NamedTuple):
-    """Pictures under a title. `notes` are their scores or groups, `maps` show what is anomalous in them, where the
-    detector can tell."""
+class Strip(NamedTuple):
+    """Pictures side by side under a title. `notes` are their scores or groups, `maps` show what is anomalous in them,
+    where the detector can tell."""
 
     title: str
     images: Images
@@ -31,68 +30,64 @@ class Row(NamedTuple):
     maps: Images | None = None
 
 
-def rows_of(run: Run, name: str, pool: Sequence[Anomaly], detector: Detector) -> list[Row]:
-    """The rows of round `name`: hard anomalies from the lowest score on, easy ones from the highest, those rejected
+def strips(layout: Layout, name: str, pool: Sequence[Anomaly], detector: Detector) -> list[Strip]:
+    """The strips of round `name`: hard anomalies from the lowest score on, easy ones from the highest, those rejected
     most often in the preference pairs, and controls."""
-    parts = {title: part[:WIDE] for title, part in _parts(run, name, pool).items() if part}
-    found = iter(pictures(run, [a for part in parts.values() for a in part]))
-    rows = [
-        Row(title, np.stack([next(found) for _ in part]), [a.text for a in part], [f"{a.score:.3f}" for a in part])
-        for title, part in parts.items()
+    files = layout.round(name)
+    parts = {title: part[:WIDE] for title, part in _parts(files, pool).items() if part}
+    images = layout.read_pictures([a for part in parts.values() for a in part])
+    cuts = np.cumsum([len(part) for part in parts.values()])
+    made = [
+        Strip(title, pictures, [a.text for a in part], [f"{a.score:.3f}" for a in part])
+        for (title, part), pictures in zip(parts.items(), np.split(images, cuts[:-1]), strict=True)
     ]
-    if captions := read_json(run.path("data", name, "controls", "captions.json"))[:WIDE]:
-        rows.append(
-            Row(
-                "generated normals",
-                read_images(run.path("data", name, "controls"))[:WIDE],
-                captions,
-                [""] * len(captions),
-            )
-        )
-    return with_maps(rows, detector)
+    controls = files.read_controls()
+    if controls is not None:
+        captions = files.read_control_captions()[:WIDE]
+        made.append(Strip("generated normals", controls[:WIDE], captions, [""] * len(captions)))
+    return with_maps(made, detector)
 
 
-def _parts(run: Run, name: str, pool: Sequence[Anomaly]) -> dict[str, list[Anomaly]]:
-    ranked = sorted((a for a in pool if a.round == name), key=lambda a: (a.score, a.id))
+def _parts(files: RoundFiles, pool: Sequence[Anomaly]) -> dict[str, list[Anomaly]]:
+    ranked = sorted((a for a in pool if a.round == files.name), key=lambda a: (a.score, a.id))
     hard, easy = [a for a in ranked if a.grade == "hard"], [a for a in ranked[::-1] if a.grade == "easy"]
     first = {f"hard ({len(hard)})": hard} if hard else {"none is hard; the lowest scores": ranked}
-    return {**first, f"easy ({len(easy)})": easy, "rejected in alignment": _rejected(run, name, ranked)}
+    return {**first, f"easy ({len(easy)})": easy, "rejected in alignment": _rejected(files, ranked)}
 
 
-def _rejected(run: Run, name: str, ranked: Sequence[Anomaly]) -> list[Anomaly]:
+def _rejected(files: RoundFiles, ranked: Sequence[Anomaly]) -> list[Anomaly]:
     """The anomalies of the round whose texts stand on the rejected side of preference pairs (the others there have no
     picture)."""
-    counts = Counter(p.rejected for p in read_records(run.path("data", name, "pairs.jsonl"), Pair))
+    counts = Counter(pair.rejected for pair in read_records(files.pairs, Pair))
     return sorted((a for a in ranked if counts[a.text]), key=lambda a: (-counts[a.text], a.id))
 
 
-def with_maps(rows: Sequence[Row], detector: Detector) -> list[Row]:
-    """Each row with its heat maps, all on one scale, from the lowest score to the highest."""
+def with_maps(strips: Sequence[Strip], detector: Detector) -> list[Strip]:
+    """Each strip with its heat maps, all on one scale, from the lowest score to the highest."""
     show = getattr(detector, "score_map", None)
     if show is None:
-        return list(rows)
-    maps = [show(row.images) for row in rows]
+        return list(strips)
+    maps = [show(strip.images) for strip in strips]
     low, high = min(m.min() for m in maps), max(m.max() for m in maps)
-    return [
-        row._replace(maps=heat_map(row.images, (m - low) / max(high - low, 1e-9)))
-        for row, m in zip(rows, maps, strict=True)
-    ]
+    span = max(high - low, 1e-9)
+    return [s._replace(maps=heat_map(s.images, (m - low) / span)) for s, m in zip(strips, maps, strict=True)]
 
 
-def write_sheet(name: str, rows: Sequence[Row], path: Path) -> None:
-    """The rows of round `name` as one picture, heat maps beneath."""
+def write_sheet(name: str, strips: Sequence[Strip], path: Path) -> None:
+    """The strips of round `name` as one picture, heat maps beneath."""
     lines: list[tuple[Images, str, list[str]]] = []
-    for row in rows:
-        notes = [f"{note} {text}".strip() for note, text in zip(row.notes, row.captions, strict=True)]
-        lines.append((row.images, f"{name}: {row.title}", notes))
-        if row.maps is not None:
-            lines.append((row.maps, "", [""] * len(row.maps)))
+    for strip in strips:
+        notes = [f"{note} {text}".strip() for note, text in zip(strip.notes, strip.captions, strict=True)]
+        lines.append((strip.images, f"{name}: {strip.title}", notes))
+        if strip.maps is not None:
+            lines.append((strip.maps, "", [""] * len(strip.maps)))
     images, titles, beneath = zip(*lines, strict=True)
-    scale = max(1, ENLARGED // rows[0].images.shape[2])
+    scale = max(1, ENLARGED // strips[0].images.shape[2])
     contact_sheet([list(i) for i in images], titles, beneath, path, scale=scale)
 
 
-def refused(run: Run, name: str) -> Mapping[str, list[str]]:
+def refused(files: RoundFiles) -> Mapping[str, list[str]]:
     """What the guard refused in a round, by outcome; of duplicates those that were written once more."""
-    found = read_records(run.path("data", name, "descriptions.jsonl"), Description)
-    return {outcome: listed for outcome in REFUSED if (listed := texts(found, outcome))}
+    descriptions = files.read_descriptions()
+    listed = {outcome: texts(descriptions, outcome) for outcome in REFUSED}
+    return {outcome: lines for outcome, lines in listed.items() if lines}

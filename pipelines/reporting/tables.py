@@ -3,22 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kka.records import read_json
-from pipelines.stage import Run
+from kka.evaluation import EXPECTED_FALSE_ALARMS
 
-Row = dict[str, Any]
-
-
-def figures_of(run: Run, name: str) -> Row:
-    """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks are
-    empty. Raises KkaError where it has not been evaluated."""
-    folder = run.path("metrics", name)
-    paths = {s: folder / f"{s}.json" for s in ("describe", "assess", "detect", "align")}
-    found = {s: read_json(p) if p.exists() else {} for s, p in paths.items()}
-    return {"round": name} | found | {"evaluate": read_json(folder / "evaluate.json")}
+Figures = dict[str, Any]  # of a round by stage and name, as `Layout.read_figures` gives them
 
 
-def hardest_group(first: Row) -> str | None:
+def hardest_group(first: Figures) -> str | None:
     """The group of anomalies that round zero finds hardest on the validation split: it is followed over the rounds.
     Where the test split holds none of that group, its own hardest one; None where no anomalies are known."""
     groups: dict[str, float] = first["evaluate"]["groups"]
@@ -33,41 +23,42 @@ def _hardest_first(groups: Mapping[str, float]) -> list[str]:
 LEGEND = {
     "images": "generated anomalies that the detector trained on",
     "hard share": "how many of them were hard, and how many were wanted",
-    "AUROC": "on the test split, the mean over the fits of the detector (detect.seeds) with their deviation, and in brackets the"
-    " interval that the number of test pictures leaves; the second one is that of one group of anomalies, the hardest of round zero"
-    " on the validation split",
+    "AUROC": "on the test split: the mean over the fits of the detector (detect.seeds) with their deviation, and in"
+    " brackets the interval that the number of test pictures leaves. The second one is that of one group of anomalies,"
+    " the hardest of round zero on the validation split",
     "FPR95": "the share of false alarms where 95% of the anomalies are found",
-    "false alarms": "normal test pictures above the threshold; 5% are expected",
+    "false alarms": f"normal test pictures above the threshold; {EXPECTED_FALSE_ALARMS:.0%} are expected",
     "readable, distinct": "shares of what the language model wrote",
     "refused": "normal look-alikes + unreadable ones + duplicates",
-    "hard now, hard r0": "the share of new anomalies that the detector of the round before, or of round zero, takes for normal",
+    "hard now, hard r0": "the share of new anomalies that the detector of the round before, or of round zero, takes for"
+    " normal",
     "gap": "AUROC of telling generated normals from real ones, 0.5 is best",
     "distance": "of the descriptions from the normal class",
 }
 UNKNOWN = "The data set holds no real anomalies, so nobody can tell how many the detector finds. A few dozen would do."
 
 
-def rounds_table(rows: Sequence[Row], level: float) -> list[dict[str, str]]:
+def rounds_table(rows: Sequence[Figures], level: float) -> list[dict[str, str]]:
     """The comparison of rounds: cells by column, a row a round. What a round does not have is a dash."""
     group = hardest_group(rows[0])
     return [_cells(row, group, f"AUROC ({level:.0%})") for row in rows]
 
 
-def _cells(row: Row, group: str | None, auroc: str) -> dict[str, str]:
-    told, said, seen, test = row["describe"], row["assess"], row["detect"], row["evaluate"]
+def _cells(figures: Figures, group: str | None, auroc: str) -> dict[str, str]:
+    describe, assess, detect, evaluate = (figures[s] for s in ("describe", "assess", "detect", "evaluate"))
     return {
-        "round": row["round"],
-        "images": str(seen.get("images", 0)),
-        "hard share": _fill("{hard_proportion:.2f} of {hard_proportion_wanted:.2f}", seen),
-        **({} if group is None else _detection(test, group, auroc)),
-        "false alarms": _fill("{false_positive_rate:.1%}", test),
-        "readable": _fill("{readable:.0%}", told),
-        "distinct": _fill("{distinct:.0%}", told),
-        "refused": _fill("{normal}+{unreadable}+{duplicate}", told),
-        "hard now": _fill("{hard_rate:.2f}", said),
-        "hard r0": _fill("{hard_rate_r0:.2f}", said),
-        "gap": _fill("{controls_auroc:.3f}", test),
-        "distance": _fill("{mean_distance:.2f}", told),
+        "round": figures["round"],
+        "images": str(detect.get("images", 0)),
+        "hard share": _fill("{hard_proportion:.2f} of {hard_proportion_wanted:.2f}", detect),
+        **({} if group is None else _detection(evaluate, group, auroc)),
+        "false alarms": _fill("{false_positive_rate:.1%}", evaluate),
+        "readable": _fill("{readable:.0%}", describe),
+        "distinct": _fill("{distinct:.0%}", describe),
+        "refused": _fill("{normal}+{unreadable}+{duplicate}", describe),
+        "hard now": _fill("{hard_rate:.2f}", assess),
+        "hard r0": _fill("{hard_rate_r0:.2f}", assess),
+        "gap": _fill("{controls_auroc:.3f}", evaluate),
+        "distance": _fill("{mean_distance:.2f}", evaluate),
     }
 
 
@@ -82,7 +73,7 @@ def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str
     }
 
 
-def warning(rows: Sequence[Row]) -> str:
+def warning(rows: Sequence[Figures]) -> str:
     """A sentence where the last round finds fewer anomalies than round zero, by more than the interval leaves open;
     else nothing."""
     first, last = (row["evaluate"].get("auroc", 0.0) for row in (rows[0], rows[-1]))
@@ -94,7 +85,7 @@ def warning(rows: Sequence[Row]) -> str:
     )
 
 
-def groups_table(rows: Sequence[Row], most: int = 12) -> list[dict[str, str]]:
+def groups_table(rows: Sequence[Figures], most: int = 12) -> list[dict[str, str]]:
     """The AUROC of each group of anomalies against all normals, a column a round; the `most` hardest of round zero.
     Nothing where no anomalies are known."""
     hardest = _hardest_first(rows[0]["evaluate"]["groups"])[:most]
@@ -120,7 +111,7 @@ def _fill(pattern: str, values: Mapping[str, Any], otherwise: str = "-") -> str:
         return otherwise
 
 
-def curves(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
+def curves(rows: Sequence[Figures]) -> tuple[list[str], list[Figures]]:
     """Columns and rows of the figures over the rounds, for plots."""
     group = hardest_group(rows[0])
     columns = [
@@ -144,7 +135,7 @@ def curves(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     return columns, made
 
 
-def summary(rows: Sequence[Row]) -> dict[str, float]:
+def summary(rows: Sequence[Figures]) -> dict[str, float]:
     """What an experiment comes to, in few figures of the last round; those that take real anomalies only where they are
     known."""
     first, last, group = rows[0]["evaluate"], rows[-1]["evaluate"], hardest_group(rows[0])

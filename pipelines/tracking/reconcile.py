@@ -9,7 +9,7 @@ from typing import Any
 
 from kka.project.config import flatten, read_config
 from kka.records import Description, read_json, read_records, write_json
-from pipelines.layout import DPO
+from pipelines.layout import CURVES
 from pipelines.reporting.tables import hardest_group
 from pipelines.tracking.dvc_lock import Lock
 from pipelines.tracking.notes import parent_note, round_note
@@ -35,7 +35,7 @@ class Round:
 def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
     """The figures of metrics/<round>/<stage>.json, named <stage>/<key>. What is the end of a curve is left to the
     curve."""
-    ends = {f"align/{name}" for name in DPO}
+    ends = {f"align/{name}" for name in CURVES}
     return [
         (k, float(v), 0) for k, v in flatten(values, f"{stage}/", "/") if isinstance(v, int | float) and k not in ends
     ]

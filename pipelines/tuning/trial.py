@@ -18,7 +18,6 @@ from kka.images import read_split, write_split
 from kka.metrics import separation
 from kka.project.config import Config
 from kka.records import Anomaly, Split, read_json, read_records, seed_of, sha256
-from pipelines.generated import pictures
 from pipelines.loop import step
 from pipelines.stage import Run, make_run
 from pipelines.tuning.space import changed
@@ -75,7 +74,7 @@ class Trials:
             pass
         run = make_run(config, root, [config.last])
         pool = read_records(run.path("data", config.last, "pool.jsonl"), Anomaly)
-        made = pictures(run, pool)
+        made = run.layout.read_pictures(pool)
         groups = tuple(a.round for a in pool)
         write_split(
             self.folder / "panel", Split(made, tuple(a.text for a in pool), np.ones(len(pool), np.int64), groups)

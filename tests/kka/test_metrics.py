@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from kka import metrics
 from kka.errors import KkaError
+from kka.metrics import Comparison
 
 # scores from low to high: normal, normal, anomaly, normal, anomaly
 SCORES, LABELS = [0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 1, 0, 1]
@@ -97,8 +98,40 @@ def test_what_two_detectors_have_in_common_cancels_out() -> None:
     common = rng.normal(size=200) + labels
     other = common + 0.1 * labels  # better by a little on each anomaly
     how = {"samples": 300, "level": 0.95, "seed": 0}
-    low, high = metrics.difference_interval(metrics.auroc, other, common, labels, **how)
-    assert 0 < low < metrics.auroc(other, labels) - metrics.auroc(common, labels) < high
+    found = metrics.compare_scores(metrics.auroc, other, common, labels, **how)
+    assert found.gain == metrics.auroc(other, labels) - metrics.auroc(common, labels)
+    assert 0 < found.low < found.gain < found.high and found.better and found.level == 0.95
+    back = metrics.compare_scores(metrics.auroc, common, other, labels, **how)
+    assert back.worse and (back.low, back.high) == pytest.approx((-found.high, -found.low))
     alone = metrics.bootstrap_interval(metrics.auroc, common, labels, **how)
-    assert high - low < (alone[1] - alone[0]) / 3
-    assert metrics.difference_interval(metrics.auroc, common, common, labels, **how) == (0.0, 0.0)
+    assert found.high - found.low < (alone[1] - alone[0]) / 3
+    same = metrics.compare_scores(metrics.auroc, common, common, labels, **how)
+    assert (same.gain, same.low, same.high, same.better, same.worse) == (0, 0, 0, False, False)
+
+
+def test_a_verdict_names_its_level_and_takes_the_whole_interval() -> None:
+    assert str(Comparison(0.02, 0.001, 0.04, 0.95)) == "+0.0200 (95% interval +0.0010 to +0.0400): better for sure"
+    assert (
+        Comparison(0.02, 0.0, 0.04, 0.9).verdict == Comparison(-0.02, -0.04, 0.0, 0.9).verdict == "no better for sure"
+    )
+    assert Comparison(-0.02, -0.04, -0.001, 0.9).verdict == "worse for sure"
+
+
+@pytest.mark.parametrize("among", [1, 5])
+def test_equals_are_called_better_as_seldom_as_the_level_says(among: int) -> None:
+    """Of 4000 studies whose candidates are no better, the best candidate is called so in (1 - level) / 2 at most."""
+    rng, calls = np.random.default_rng(0), 0
+    for _ in range(4000):
+        best = max(rng.normal(size=(among, 6)), key=np.mean)
+        calls += metrics.compare_pairs(list(best), level=0.9, among=among).better
+    assert 0.7 * 0.05 < calls / 4000 < 1.2 * 0.05
+
+
+def test_the_interval_of_pairs_is_students() -> None:
+    found = metrics.compare_pairs([0.01, 0.02, 0.03], level=0.95)
+    reach = 4.302653 * 0.01 / 3**0.5  # t of two degrees of freedom
+    assert (found.gain, found.low, found.high) == pytest.approx((0.02, 0.02 - reach, 0.02 + reach))
+    wider = metrics.compare_pairs([0.01, 0.02, 0.03], level=0.95, among=2)
+    assert wider.high == pytest.approx(0.02 + 6.205347 * 0.01 / 3**0.5)
+    alone = metrics.compare_pairs([0.5], level=0.95)
+    assert not alone.better and alone.low == -np.inf

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from kka.records import (
     seed_of,
     sha256,
     texts,
+    whole_file,
+    whole_folder,
     write_json,
     write_records,
 )
@@ -103,3 +106,50 @@ def test_a_hash_is_of_the_pixels_alone() -> None:
 
 def test_texts_of_one_outcome() -> None:
     assert texts([FIRST, SECOND], "kept") == ["a red flower"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+
+
+def test_a_file_is_there_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    for content in ("one", "two"):
+        with whole_file(path) as part:
+            part.write_text(content)
+            assert part.parent == path.parent and part != path
+        assert path.read_text() == content
+    with pytest.raises(ZeroDivisionError), whole_file(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "two" and names(tmp_path) == ["deep", "deep/file"]
+
+
+def test_a_folder_is_there_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    for name in ("one", "two"):
+        with whole_folder(path) as part:
+            assert names(part) == []
+            (part / name).write_text(name)
+        assert names(tmp_path) == ["deep", "deep/folder", f"deep/folder/{name}"]
+    with pytest.raises(ZeroDivisionError), whole_folder(path) as part:
+        (part / "half").write_text("")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["deep", "deep/folder", "deep/folder/two"]
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "folder") as part:
+        (part / "old").write_text("")
+    with pytest.raises(FileNotFoundError), whole_folder(tmp_path / "folder") as part:
+        part.rmdir()
+    assert names(tmp_path) == ["folder", "folder/old"]
+
+
+def test_what_a_killed_process_left_does_not_get_in(tmp_path: Path) -> None:
+    for kind in ("part", "old"):
+        (tmp_path / f"folder.{os.getpid()}.{kind}").mkdir()
+        (tmp_path / f"folder.{os.getpid()}.{kind}" / "left").write_text("")
+    with whole_folder(tmp_path / "folder"):
+        pass
+    assert names(tmp_path) == ["folder"]

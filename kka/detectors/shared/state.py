@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kka.errors import KkaError
-from kka.records import read_json, write_json
+from kka.records import read_json, whole_folder, write_json
 
 Images = NDArray[np.uint8]
 BATCH = 64
@@ -87,22 +85,14 @@ def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Te
 
 
 def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, tensors: Mapping[str, Tensor]) -> None:
-    """Writes hyperparameters and weights whole or not at all: a folder beside it, then a rename."""
+    """Writes a folder of hyperparameters and weights, whole or not at all."""
     from safetensors.torch import save_file
 
     if size is None:
         raise KkaError(f"{name}.save wants a fitted detector, got one that is not. Call fit first.")
-    part, old = (folder.with_name(f"{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as part:
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part / _WEIGHTS)
         write_json(part / _FACTS, {"detector": name, "size": list(size), "options": dataclasses.asdict(detector)})
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def facts(folder: Path) -> dict[str, Any]:
