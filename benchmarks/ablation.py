@@ -21,7 +21,8 @@ is worth.
 split all normals and 30 photographs of each anomalous class. `--backbone` is what the detectors on frozen features
 stand on, as kka.detectors.shared.backbones names it; the built-in one has learnt blossom's attributes from labels, so
 on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the
-threshold, and draws docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20."""
+threshold, and draws docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at
+20."""
 
 import argparse
 import hashlib
