@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -66,18 +67,29 @@ def test_what_the_tokenizer_adds_by_itself_stands_there_once(tmp_path: Path) -> 
     assert made.tokenizer.convert_ids_to_tokens(ids)[:3] == ["[gMASK]", "<sop>", "<|user|>"]
 
 
-def test_a_models_own_settings_of_sampling_change_nothing_and_its_own_ends_count(tmp_path: Path) -> None:
+def test_a_models_own_settings_of_sampling_change_nothing(tmp_path: Path) -> None:
     made = writer(tmp_path, "qwen2")
     say = {"temperature": 1.0, "max_new_tokens": 12}
-    before, unlikely = made.describe(ASKED, [1, 2, 3], **say), made.likelihoods(ASKED, CAPTIONS + ["x"])
+    before = made.describe(ASKED, [1, 2, 3], **say)
     made.model.generation_config.repetition_penalty = 100.0
+    made.model.generation_config.no_repeat_ngram_size = 1
     assert made.describe(ASKED, [1, 2, 3], **say) == before
-    every = list(
-        range(made.model.config.vocab_size)
-    )  # whatever comes ends the text: only its words are left to be unlikely
-    made.model.generation_config.eos_token_id = every
-    found = made.likelihoods(ASKED, CAPTIONS + ["x"])
-    assert (found >= unlikely - 1e-6).all() and (found[2] > unlikely[2] or np.isclose(found[2], unlikely[2]))
+
+
+def test_a_text_may_end_by_any_end_that_the_model_knows(tmp_path: Path) -> None:
+    """A chat model ends its turn by another token than the one that its tokenizer names."""
+    made = writer(tmp_path, "qwen2")
+    end, other = made.tokenizer.eos_token_id, made.tokenizer.convert_tokens_to_ids("<|user|>")
+    layer = made.model.get_output_embeddings()
+    layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
+    layer.bias.data[end] = -9.0  # the tokenizer's end is less likely than any word
+    head, tail = (made.tokenizer(t).input_ids for t in (made.prompt(ASKED[0]), made.answer(CAPTIONS[0])))
+    logs = made.model(torch.tensor([head + tail])).logits[0].log_softmax(-1)[len(head) - 1 :]
+    words = min(float(logs[i, token]) for i, token in enumerate(tail))
+    assert float(logs[-1, end]) < words
+    for ends, least in ((end, logs[-1, end]), ([end, other], min(words, float(logs[-1, other])))):
+        made.model.generation_config.eos_token_id = ends
+        assert made.likelihoods(ASKED[:1], CAPTIONS[:1])[0] == pytest.approx(float(least), abs=1e-4)
 
 
 @pytest.mark.parametrize(
