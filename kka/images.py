@@ -1,34 +1,114 @@
-"""Pictures on disk and in memory: uint8 arrays (n, h, w, 3), lossless shards of them, and the one preparation for all.
+"""Pictures on disk and in memory: one reader for encoded ones, one preparation for all, and lossless shards.
 
 Every picture, real or generated, comes through `prepare`, so that how it was resized is no cue to what it is.
 """
 
 import io
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from kka import parquet
 from kka.errors import BrokenFile, KkaError
-from kka.records import Split, read_records, whole_file, write_records
+from kka.records import Images, Split, read_records, whole_file, write_records
 
-Images = NDArray[np.uint8]
 SHARD = 256
-_ROWS = "rows.jsonl"
-_GAP, _LINE, _TITLE = 10, 13, 22  # pixels of a contact sheet: between its parts, a line of a note, a row's title
+DETAIL = 4  # of a large jpg so many pixels are decoded for each one that is wanted
+_ANNOTATIONS = "rows.jsonl"
+_HEADERS_ONLY = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but leaves to others
+
+
+class UnreadablePicture(KkaError):
+    """A file, or bytes, that no picture can be decoded from; `reason` says why."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source} cannot be read as a picture: {reason}. Mend it, or leave it out.")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
-class _Row:
+class Picture:
+    """A decoded picture, upright, as `rgb`; and of the encoded one its size in pixels, and Pillow's names for its mode
+    and format."""
+
+    rgb: Image.Image
+    width: int
+    height: int
+    mode: str
+    format: str
+
+
+@dataclass(frozen=True)
+class _Annotation:
     caption: str
     label: int
     group: str
+
+
+def open_picture(source: Path | bytes, name: str = "", *, side: int | None = None) -> Picture:
+    """Decodes a file or its bytes; errors call it by `name`. With a `side`, of a jpg that is far larger no more than
+    that many pixels a side are decoded, which is several times as fast. Raises UnreadablePicture, whatever the decoder
+    raises."""
+    try:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            width, height, mode, kind = image.width, image.height, image.mode, str(image.format)
+            if side is not None:
+                image.draft(None, (side, side))
+            return Picture(rgb(ImageOps.exif_transpose(image)), width, height, mode, kind)
+    except Exception as error:  # Pillow's decoders fail in many ways, and each means the same to the user
+        raise UnreadablePicture(name or _name(source), _reason(error)) from None
+
+
+def _name(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "a picture"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture that Pillow knows"
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def read_picture(source: Path | bytes, size: int, *, squeeze: bool = False) -> Images:
+    """One file, or its bytes, prepared: (1, size, size, 3). Raises UnreadablePicture."""
+    return prepare([open_picture(source, side=DETAIL * size).rgb], size, squeeze=squeeze)
+
+
+def decode(picture: Any, name: str) -> Images:
+    """The pixels (h, w, 3) of a value in a parquet file's column of pictures, {bytes, path}, which errors call by
+    `name`. Raises UnreadablePicture."""
+    if not isinstance(picture, dict) or not isinstance(picture.get("bytes"), bytes):
+        raise UnreadablePicture(name, "it holds no bytes")
+    return np.asarray(open_picture(picture["bytes"], name).rgb)
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """How the names of picture files end, in lower case: all that Pillow can decode by itself."""
+    return tuple(
+        sorted(
+            suffix
+            for suffix, kind in Image.registered_extensions().items()
+            if kind in Image.OPEN and kind not in _HEADERS_ONLY
+        )
+    )
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures in a folder and in those below it, by the ends of their names, in the order of their paths; hidden
+    files are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes() and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -37,27 +117,22 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def write_shard(folder: Path, number: int, images: Images) -> None:
-    """Writes one shard whole or not at all; the same pixels give the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """Writes one shard, whole or not at all, as parquet with a column `image` of png files, as Hugging Face does; the
+    same pixels give the same bytes."""
     _check(images)
     with whole_file(shard_path(folder, number)) as part:
-        pq.write_table(pa.table({"png": pa.array([_png(i) for i in images], pa.binary())}), part, compression="none")
+        parquet.write(part, [_png(image) for image in images])
 
 
 def read_shard(path: Path) -> Images:
     """One shard's images. Raises BrokenFile for a missing, truncated or foreign file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    if not path.exists():
+        raise BrokenFile(f"{path} is missing.")
     try:
-        pictures = pq.read_table(path, columns=["png"])["png"].to_pylist()
-        return np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures])
-    except FileNotFoundError:
-        raise BrokenFile(f"{path} is missing.") from None
-    except (pa.ArrowInvalid, UnidentifiedImageError, OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+        pictures = parquet.read(path, [parquet.IMAGE])[parquet.IMAGE]
+        return np.stack([decode(picture, f"row {i}") for i, picture in enumerate(pictures)])
+    except (UnreadablePicture, ValueError) as error:
+        reason = error.reason if isinstance(error, UnreadablePicture) else _reason(error)
         raise BrokenFile(f"{path}: wanted a shard of pictures, got a broken file ({reason}).") from None
 
 
@@ -79,7 +154,7 @@ def read_images(folder: Path) -> Images:
     if not shards:
         raise BrokenFile(f"{folder} holds no shards of pictures.")
     parts = [read_shard(shard_path(folder, number)) for number in range(max(shards) + 1)]
-    if len(sizes := {p.shape[1:] for p in parts}) > 1:
+    if len(sizes := {part.shape[1:] for part in parts}) > 1:
         raise BrokenFile(f"{folder}: wanted pictures of one size, got {sorted(sizes)}.")
     return np.concatenate(parts)
 
@@ -87,27 +162,30 @@ def read_images(folder: Path) -> Images:
 def write_split(folder: Path, split: Split) -> None:
     """Writes a split's images and rows.jsonl (caption, label, group)."""
     write_images(folder, split.images)
-    rows = zip(split.captions, split.labels.tolist(), split.groups, strict=True)
-    write_records(folder / _ROWS, [_Row(*row) for row in rows])
+    columns = zip(split.captions, split.labels.tolist(), split.groups, strict=True)
+    write_records(folder / _ANNOTATIONS, [_Annotation(*values) for values in columns])
 
 
 def read_split(folder: Path) -> Split:
     """The split that `write_split` wrote. Raises BrokenFile where it is broken."""
-    rows = read_records(folder / _ROWS, _Row)
+    annotations = read_records(folder / _ANNOTATIONS, _Annotation)
     images = read_images(folder)
-    if len(images) != len(rows):
-        raise BrokenFile(f"{folder}: wanted a row for each picture, got {len(rows)} rows and {len(images)} pictures.")
+    if len(images) != len(annotations):
+        raise BrokenFile(
+            f"{folder}: wanted a row for each picture, got {len(annotations)} rows and {len(images)} pictures."
+        )
     return Split(
         images,
-        tuple(r.caption for r in rows),
-        np.array([r.label for r in rows], dtype=np.int64),
-        tuple(r.group for r in rows),
+        tuple(a.caption for a in annotations),
+        np.array([a.label for a in annotations], dtype=np.int64),
+        tuple(a.group for a in annotations),
     )
 
 
 def read_captions(folder: Path) -> tuple[str, ...]:
-    """The captions of a split, without its pictures."""
-    return tuple(row.caption for row in read_records(folder / _ROWS, _Row))
+    """The captions of a split that `write_split` wrote; its pictures are not read. Raises BrokenFile where they are not
+    there."""
+    return tuple(annotation.caption for annotation in read_records(folder / _ANNOTATIONS, _Annotation))
 
 
 def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze: bool = False) -> Images:
@@ -116,81 +194,13 @@ def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze:
 
     Arrays are uint8 or uint16, (h, w) or (h, w, 1 to 4). What is transparent becomes white. Raises KkaError for others.
     """
-    made = [np.asarray(_square(rgb(_picture(image)), size, squeeze)) for image in images]
-    return np.stack(made) if made else np.zeros((0, size, size, 3), np.uint8)
-
-
-def decode(image: Image.Image, size: int, *, squeeze: bool = False) -> Images:
-    """One opened file, prepared: (1, size, size, 3). Raises what Pillow raises where it cannot be read."""
-    image.draft(None, (4 * size, 4 * size))  # of a large jpg no more than needed is decoded, several times as fast
-    return prepare([image], size, squeeze=squeeze)
-
-
-def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
-    """Pictures (n, h, w, 3), in grey, with `share` (n, h, w), 0 to 1, in colours over them, from blue over green and
-    yellow to red."""
-    x = share.clip(0, 1)[..., None] * 4 - np.array([3, 2, 1])
-    colours = (1.5 - np.abs(x)).clip(0, 1) * 255  # the common "jet"
-    grey = images.mean(3, keepdims=True)
-    mixed: Images = (0.5 * grey + 0.5 * colours).round().astype(np.uint8)
-    return mixed
-
-
-def contact_sheet(
-    rows: Sequence[Sequence[Images]],
-    titles: Sequence[str],
-    notes: Sequence[Sequence[str]],
-    path: Path,
-    *,
-    scale: int = 4,
-) -> None:
-    """Writes a PNG of titled rows of pictures (h, w, 3), each `scale` times enlarged with its note beneath, broken into
-    lines.
-
-    All pictures have one size. The same pictures and words give the same bytes.
-    """
-    if not any(len(row) for row in rows):
-        raise KkaError(f"{path}: wanted at least one picture to show, got none.")
-    height, width, _ = next(image.shape for row in rows for image in row)
-    cell = max(width * scale, 96)
-    texts = [[textwrap.wrap(note, cell // 6, break_long_words=True) for note in row] for row in notes]
-    heights = [_TITLE + height * scale + _GAP + _LINE * max((len(t) for t in row), default=0) + _GAP for row in texts]
-    sheet = Image.new("RGB", (_GAP + (cell + _GAP) * max(len(r) for r in rows), sum(heights) + _GAP), "white")
-    top = _GAP
-    for row, title, text, used in zip(rows, titles, texts, heights, strict=True):
-        _draw_row(sheet, top, row, title, text, cell, scale)
-        top += used
-    with whole_file(path) as part:
-        sheet.save(part, format="PNG")
-
-
-def _draw_row(
-    sheet: Image.Image,
-    top: int,
-    row: Sequence[Images],
-    title: str,
-    text: Sequence[Sequence[str]],
-    cell: int,
-    scale: int,
-) -> None:
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, top), title, fill="black", font=ImageFont.load_default(15))
-    for i, (image, lines) in enumerate(zip(row, text, strict=True)):
-        left = _GAP + i * (cell + _GAP)
-        enlarged = Image.fromarray(np.repeat(np.repeat(image, scale, axis=0), scale, axis=1))
-        sheet.paste(enlarged, (left, top + _TITLE))
-        draw.multiline_text(
-            (left, top + _TITLE + enlarged.height + 3),
-            "\n".join(lines),
-            fill="black",
-            font=ImageFont.load_default(11),
-            spacing=1,
-        )
+    prepared = [np.asarray(_square(rgb(_picture(image)), size, squeeze)) for image in images]
+    return np.stack(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8)
 
 
 def _shards(folder: Path) -> dict[int, Path]:
-    found = {p: re.fullmatch(r"images-(\d{5})\.parquet", p.name) for p in folder.glob("images-*.parquet")}
-    return {int(match[1]): path for path, match in sorted(found.items()) if match}
+    matches = {p: re.fullmatch(r"images-(\d{5})\.parquet", p.name) for p in folder.glob("images-*.parquet")}
+    return {int(match[1]): path for path, match in sorted(matches.items()) if match}
 
 
 def _png(image: Images) -> bytes:
@@ -230,7 +240,7 @@ def rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _square(image: Image.Image, size: int, squeeze: bool) -> Image.Image:
