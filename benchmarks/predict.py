@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka import detectors
 from kka.datasets import blossom
 from kka.images import read_picture
@@ -70,6 +72,8 @@ def main() -> None:
                 Image.fromarray(pixels).save(path)
             for name in arguments.detectors:
                 print(f"| {name} | {size} | {' | '.join(measured(name, images, paths, arguments.times))} |", flush=True)
+    code = Code("benchmarks/predict.py", ("measured",), also=("kka/detectors",))
+    print("", stamp.line([{"stamp": stamp.make(code)}]), sep="\n")
 
 
 if __name__ == "__main__":

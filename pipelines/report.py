@@ -1,4 +1,4 @@
-"""The comparison of rounds: a page, the same as Markdown, a table, curves, and for each round a sheet of its pictures."""
+"""The comparison of rounds: a page, the same as Markdown, a table, curves, and a sheet of pictures for each round."""
 
 from kka import detectors
 from kka.charts import standalone

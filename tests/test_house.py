@@ -62,16 +62,32 @@ DOORS = {
     "onnxruntime": ("kka.export",),
     "peft": ("kka.alignment", "kka.describing.writer"),
     "torch": (
-        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
-        "kka.export", "kka.mini.*", "kka.project.doctor", "kka.scoring", "kka.synthesizers.diffusion", "pipelines.stage",
+        "kka.alignment",
+        "kka.detectors.shared.backbones",
+        "kka.datasets.shared.captioner",
+        "kka.describing.writer",
+        "kka.detectors.*",
+        "kka.embeddings",
+        "kka.export",
+        "kka.mini.*",
+        "kka.project.doctor",
+        "kka.scoring",
+        "kka.synthesizers.diffusion",
+        "pipelines.stage",
     ),
     "torchvision": (),
     "transformers": (
-        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
-        "kka.mini.*", "kka.synthesizers.diffusion",
+        "kka.alignment",
+        "kka.detectors.shared.backbones",
+        "kka.datasets.shared.captioner",
+        "kka.describing.writer",
+        "kka.detectors.*",
+        "kka.embeddings",
+        "kka.mini.*",
+        "kka.synthesizers.diffusion",
     ),
     "trl": ("kka.alignment",),
-}  # fmt: skip
+}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -64,6 +64,13 @@ def train(
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    measured = {"captions": len(texts), "steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
-                "perplexity": round(math.exp(loss.item()), 3), "minutes": round((time.time() - began) / 60, 1)}  # fmt: skip
+    measured = {
+        "captions": len(texts),
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "parameters": model.num_parameters(),
+        "perplexity": round(math.exp(loss.item()), 3),
+        "minutes": round((time.time() - began) / 60, 1),
+    }
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")

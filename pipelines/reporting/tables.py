@@ -80,8 +80,10 @@ def warning(rows: Sequence[Figures]) -> str:
     if last >= rows[0]["evaluate"].get("auroc_low", first):
         return ""
     return (
-        f"The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}. Look at the pictures: do they show what their"
-        " descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has learnt what is generated."
+        f"The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}. Look at the pictures: do they"
+        " show what their"
+        " descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has learnt what"
+        " is generated."
     )
 
 

@@ -29,7 +29,8 @@ def check_fit(who: str, normals: Images, anomalies: Images | None, generated_nor
             check_images(f"{who}.fit: {name}", images)
             if images.shape[1:] != normals.shape[1:]:
                 raise KkaError(
-                    f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both alike."
+                    f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both"
+                    " alike."
                 )
 
 
@@ -40,7 +41,8 @@ def check_score(who: str, images: Images, size: tuple[int, int] | None) -> None:
     check_images(f"{who}.score: images", images)
     if tuple(images.shape[1:3]) != size:
         raise KkaError(
-            f"{who}.score wants pictures as large as in its fit, {size[1]}x{size[0]}, got {_size(images)}. Prepare both alike."
+            f"{who}.score wants pictures as large as in its fit, {size[1]}x{size[0]}, got {_size(images)}. Prepare"
+            " both alike."
         )
 
 
