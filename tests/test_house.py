@@ -22,8 +22,16 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 # A module imports from lower floors, or from its own package.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka", "kka.errors", "kka.log"),
-    ("kka.parquet", "kka.records", "kka.registry"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.detectors.shared.backbones", "kka.embeddings", "kka.charts"),
+    ("kka.records", "kka.registry"),
+    (
+        "kka.images",
+        "kka.images.*",
+        "kka.spectrum",
+        "kka.metrics",
+        "kka.detectors.shared.backbones",
+        "kka.embeddings",
+        "kka.charts",
+    ),
     ("kka.datasets.shared.captioner", "kka.drawing", "kka.evaluation", "kka.describing", "kka.describing.*"),
     ("kka.datasets.shared", "kka.datasets.shared.*", "kka.detectors.shared", "kka.detectors.shared.*"),
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),

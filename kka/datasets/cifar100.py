@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kka import images, parquet
+from kka import images
 from kka.datasets.shared import hub
 from kka.errors import KkaError
+from kka.images import parquet
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kka import parquet
 from kka.datasets.shared import hub
 from kka.datasets.shared.captions import lines, text
 from kka.datasets.shared.files import (
@@ -26,6 +25,7 @@ from kka.datasets.shared.files import (
     read,
 )
 from kka.errors import KkaError
+from kka.images import parquet
 from kka.records import Splits
 
 SPECIES = 102

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from kka import parquet
 from kka.errors import BrokenFile, KkaError
+from kka.images import parquet
 from kka.records import Images, Split, read_records, whole_file, write_records
 
 SHARD = 256
