@@ -22,9 +22,10 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 # A module imports from lower floors, or from its own package.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka", "kka.errors", "kka.log"),
-    ("kka.records", "kka.registry", "kka.controls"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.embeddings", "kka.charts"),
-    ("kka.drawing", "kka.describing", "kka.describing.*"),
+    ("kka.records", "kka.registry"),
+    ("kka.images", "kka.images.*"),
+    ("kka.controls", "kka.metrics", "kka.embeddings", "kka.charts"),
+    ("kka.spectrum", "kka.drawing", "kka.describing", "kka.describing.*"),
     ("kka.datasets.shared", "kka.datasets.shared.*", "kka.detectors.shared", "kka.detectors.shared.*"),
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),
     (

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kka.detectors.shared import backbones, state
 from kka.detectors.shared.base import Base, Share, Whole
 from kka.errors import KkaError, StaleFile
+from kka.records import Images
 
 # rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
 _TILE = 512
@@ -141,7 +142,7 @@ class Patchwise(Frozen):
             )
         return Patches(backbone, self.layers)
 
-    def score_map(self, images: state.Images) -> NDArray[np.float64]:
+    def score_map(self, images: Images) -> NDArray[np.float64]:
         """How anomalous each place of the pictures is, shape (n, h, w), in the unit of the score; images uint8 (n, h,
         w, 3)."""
         state.check_score(self.name, images, self.size_)

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kka.errors import BrokenFile, KkaError
-from kka.records import read_json, whole_folder, write_json
+from kka.records import Images, read_json, whole_folder, write_json
 
-Images = NDArray[np.uint8]
 BATCH = 64
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
