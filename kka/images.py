@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 from kka.records import Split, read_records, whole_file, write_records
 
 Images = NDArray[np.uint8]
 SHARD = 256
 _ROWS = "rows.jsonl"
 _GAP, _LINE, _TITLE = 10, 13, 22  # pixels of a contact sheet: between its parts, a line of a note, a row's title
-_AGAIN = "run the stage that writes it again."
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def write_shard(folder: Path, number: int, images: Images) -> None:
 
 
 def read_shard(path: Path) -> Images:
-    """One shard's images. Raises KkaError for a missing, truncated or foreign file."""
+    """One shard's images. Raises BrokenFile for a missing, truncated or foreign file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -56,12 +55,10 @@ def read_shard(path: Path) -> Images:
         pictures = pq.read_table(path, columns=["png"])["png"].to_pylist()
         return np.stack([np.asarray(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures])
     except FileNotFoundError:
-        raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
+        raise BrokenFile(f"{path} is missing.") from None
     except (pa.ArrowInvalid, UnidentifiedImageError, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise KkaError(
-            f"{path}: wanted a shard of pictures, got a broken file ({reason}). Delete it and {_AGAIN}"
-        ) from None
+        raise BrokenFile(f"{path}: wanted a shard of pictures, got a broken file ({reason}).") from None
 
 
 def write_images(folder: Path, images: Images) -> None:
@@ -76,14 +73,14 @@ def write_images(folder: Path, images: Images) -> None:
 
 
 def read_images(folder: Path) -> Images:
-    """All images of a folder in order. Raises KkaError where there are none, or a shard is missing, broken or of
+    """All images of a folder in order. Raises BrokenFile where there are none, or a shard is missing, broken or of
     another size."""
     shards = _shards(folder)
     if not shards:
-        raise KkaError(f"{folder} holds no shards of pictures. Run the stage that writes it, or `dvc repro`.")
+        raise BrokenFile(f"{folder} holds no shards of pictures.")
     parts = [read_shard(shard_path(folder, number)) for number in range(max(shards) + 1)]
     if len(sizes := {p.shape[1:] for p in parts}) > 1:
-        raise KkaError(f"{folder}: wanted pictures of one size, got {sorted(sizes)}. Delete it and {_AGAIN}")
+        raise BrokenFile(f"{folder}: wanted pictures of one size, got {sorted(sizes)}.")
     return np.concatenate(parts)
 
 
@@ -95,13 +92,11 @@ def write_split(folder: Path, split: Split) -> None:
 
 
 def read_split(folder: Path) -> Split:
-    """The split that `write_split` wrote. Raises KkaError where it is broken."""
+    """The split that `write_split` wrote. Raises BrokenFile where it is broken."""
     rows = read_records(folder / _ROWS, _Row)
     images = read_images(folder)
     if len(images) != len(rows):
-        raise KkaError(
-            f"{folder}: wanted a row for each picture, got {len(rows)} rows and {len(images)} pictures. Delete it and {_AGAIN}"
-        )
+        raise BrokenFile(f"{folder}: wanted a row for each picture, got {len(rows)} rows and {len(images)} pictures.")
     return Split(
         images,
         tuple(r.caption for r in rows),

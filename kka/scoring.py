@@ -15,7 +15,6 @@ from PIL import Image, UnidentifiedImageError
 from kka import detectors
 from kka.errors import KkaError
 from kka.images import Images, decode, heat_map, read_split
-from kka.project.config import Prepare
 
 SUFFIXES = tuple(sorted(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN))
 T = TypeVar("T")
@@ -45,11 +44,11 @@ class Scorer:
     squeeze: bool
 
     @classmethod
-    def load(cls, data: Path, name: str, section: Prepare) -> "Scorer":
-        """The detector of round `name` in the folder `data` of a project. Raises KkaError where it is not there."""
-        detector = detectors.load(data / name / "detector")
-        calibration = detector.score(read_split(data / "splits" / "calibration").images)
-        return cls(detector, np.sort(calibration), section.image_size, section.squeeze)
+    def load(cls, detector: Path, calibration: Path, *, squeeze: bool = False) -> "Scorer":
+        """The fitted detector of a folder, with the calibration split of another one, whose pictures were prepared with
+        `squeeze` or without. Raises BrokenFile where one is not there."""
+        fitted, normals = detectors.load(detector), read_split(calibration).images
+        return cls(fitted, np.sort(fitted.score(normals)), normals.shape[1], squeeze)
 
     @property
     def name(self) -> str:

@@ -147,6 +147,12 @@ def test_import_kka_loads_next_to_nothing() -> None:
     assert int(found.stdout) < 10
 
 
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("kka") and not n.startswith("kka.project")])
+def test_the_library_does_not_speak_of_the_platform(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8").lower()
+    assert [word for word in ("dvc", "mlflow", "optuna", "params.yaml") if word in text] == []
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_modules_are_short(name: str) -> None:
     most = 39 if name in {f"pipelines.{s}" for s in STAGES} else 300

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kka import datasets, images
 from kka.datasets.shared import hub, parquet
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.records import sha256
 
 _CHUNK = 256  # photographs in memory at a time
@@ -59,7 +59,7 @@ class Synthesizer:
 
     def _take(self, text: str, fit: NDArray[np.float64], seed: int) -> int:
         if not self._free.any():
-            raise KkaError(
+            raise Collapse(
                 f"the bank wanted a photograph for '{text}', got none: all {len(self._free)} are used up."
                 " Lower describe.count, or give it a larger archive."
             )

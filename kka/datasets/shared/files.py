@@ -46,7 +46,7 @@ def folder(who: str, option: str, path: str) -> Path:
     if not found.is_dir():
         what = "a file" if found.exists() else "no such folder"
         raise KkaError(
-            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to where params.yaml stands."
+            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to {Path.cwd()}."
         )
     return found
 

@@ -1,8 +1,8 @@
 """Frozen feature extractors: a Hugging Face vision model by id or path, or what a factory of the user's own makes.
 
 A factory is named `package.module:function` or `path/to/file.py:function`; called without arguments it gives a module
-from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one in
-params.yaml is to run its code."""
+from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one
+is to run its code."""
 
 import hashlib
 import importlib
@@ -147,7 +147,7 @@ def _module(name: str, where: str) -> Any:
                 f"{where}: {_reason(error)}. Install it, or name a file as path/to/file.py:function."
             ) from error
     if not path.is_file():
-        raise KkaError(f"{where}: there is no file {path}. Its path is relative to where params.yaml stands.")
+        raise KkaError(f"{where}: there is no file {path}. Its path is relative to {Path.cwd()}.")
     spec = importlib.util.spec_from_file_location(f"kka_backbone_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

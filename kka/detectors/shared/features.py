@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kka.detectors.shared import backbones, state
 from kka.detectors.shared.base import Base, Share, Whole
-from kka.errors import KkaError
+from kka.errors import KkaError, StaleFile
 
 _TILE = 512  # rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
 
@@ -78,14 +78,13 @@ class Frozen(Base):
 
     @classmethod
     def load(cls, folder: Path, **options: Any) -> Self:
-        """The detector that `save` wrote. Raises KkaError where the folder is broken, or the backbone has other weights
-        now."""
+        """The detector that `save` wrote. Raises BrokenFile where the folder is broken, and StaleFile where the
+        backbone has other weights now."""
         detector = super().load(folder, **options)
         assert isinstance(detector.network_, Head)
         if not torch.equal(detector.network_.fingerprint, detector._fingerprint()):
-            raise KkaError(
-                f"{folder} was fitted on other weights than the backbone '{detector.backbone}' has now."
-                " Run `dvc repro --force --downstream baseline`."
+            raise StaleFile(
+                f"{folder} was fitted on other weights than the backbone '{detector.backbone}' has now. Fit it again."
             )
         return detector
 
