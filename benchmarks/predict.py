@@ -19,8 +19,9 @@ from benchmarks import stamp
 from benchmarks.digest import Code
 from kka import detectors
 from kka.datasets import blossom
-from kka.images import Images, decode
+from kka.images import read_picture
 from kka.project.doctor import cores
+from kka.records import Images
 from kka.scoring import Scorer
 
 
@@ -34,8 +35,7 @@ def measured(name: str, images: Images, paths: list[Path], times: int) -> list[s
 
     def decoded() -> None:
         for path in paths:
-            with Image.open(path) as image:
-                decode(image, size)
+            read_picture(path, size)
 
     ways: list[Callable[[], object]] = [lambda: detector.score(images), decoded, lambda: list(scorer.score(paths, []))]
     rates = np.array([[len(paths) / _seconds(way) for way in ways] for _ in range(times)])

@@ -103,7 +103,10 @@ def descriptions(readable: int, distinct: int, normal: int = 0, n: int = 20):
     """`n` attempts of which so many are readable, so many of those distinct, and so many of them normal."""
     texts = [f"text {min(i, distinct - 1)}" for i in range(readable)]
     outcomes = ["normal"] * normal + ["kept"] * (readable - normal)
-    made = [Description(str(i), text, outcome, 0.0, 0.0) for i, (text, outcome) in enumerate(zip(texts, outcomes))]
+    made = [
+        Description(str(i), text, outcome, 0.0, 0.0)
+        for i, (text, outcome) in enumerate(zip(texts, outcomes, strict=True))
+    ]
     return made + [Description(str(i), "", "unreadable", 0.0, 0.0) for i in range(readable, n)]
 
 

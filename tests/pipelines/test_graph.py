@@ -30,7 +30,7 @@ PLUMBING = {
     "kka/detectors/__init__.py", "kka/describing/__init__.py", "pipelines/__init__.py", "pipelines/stage.py",
     "pipelines/layout.py", "pipelines/tracking",
 }  # fmt: skip
-READER = "kka/images.py"  # what pipelines/layout.py reads with: every stage depends on it
+READER = "kka/images/__init__.py"  # what pipelines/layout.py reads with: every stage depends on it
 REGISTRIES = {"kka/datasets", "kka/detectors", "kka/synthesizers"}
 
 

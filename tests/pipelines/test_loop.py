@@ -170,7 +170,8 @@ def test_an_adapter_that_has_fallen_apart_ends_the_round(copy: Run) -> None:
     )
     with pytest.raises(
         KkaError,
-        match=r"align: the adapter has fallen apart: \d+% of 20 descriptions are (readable|distinct), wanted at least 100%",
+        match=r"align: the adapter has fallen apart: \d+% of 20 descriptions are (readable|distinct), wanted at least"
+        r" 100%",
     ):
         align.main(run)
     assert written(copy.root) == before
