@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.detectors import Detector, Images
+from kka.detectors import Detector
 from kka.errors import Collapse, KkaError
 from kka.metrics import separation
-from kka.records import Anomaly, Description, Grade, sha256
+from kka.records import Anomaly, Description, Grade, Images, sha256
 
 Scores = NDArray[np.float64]
 

@@ -127,11 +127,13 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.i
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if values.ndim != 1 or values.shape != truth.shape:
         raise KkaError(
-            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and {truth.shape}."
+            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and"
+            f" {truth.shape}."
         )
     if not np.isfinite(values).all():
         raise Collapse(
-            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the detector."
+            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the"
+            " detector."
         )
     if not np.isin(truth, [0, 1]).all():
         raise KkaError(

@@ -65,8 +65,8 @@ class Run:
 def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
     """Runs `main` on the round and its previous one in argv, with params.yaml from the current folder.
 
-    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes with
-    it.
+    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes
+    with it.
     """
     name = Path(sys.argv[0]).stem
     try:
