@@ -63,8 +63,8 @@ def bootstrap_interval(
 class Comparison:
     """How much higher one detector's figure is than another's, and the interval of the gain with its two-sided level.
 
-    Better for sure means everywhere that the whole interval lies above zero. Of two that are equal, one is called better
-    in (1 - level) / 2 of all comparisons, and worse in as many."""
+    Better for sure means everywhere that the whole interval lies above zero. Of two that are equal, one is called
+    better in (1 - level) / 2 of all comparisons, and worse in as many."""
 
     gain: float
     low: float
@@ -127,11 +127,13 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.i
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if values.ndim != 1 or values.shape != truth.shape:
         raise KkaError(
-            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and {truth.shape}."
+            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and"
+            f" {truth.shape}."
         )
     if not np.isfinite(values).all():
         raise KkaError(
-            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the detector."
+            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the"
+            " detector."
         )
     if not np.isin(truth, [0, 1]).all():
         raise KkaError(
