@@ -11,17 +11,18 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
 
 from kka.errors import KkaError, out_of_space
+from kka.project.cli import Guard
 from kka.project.config import Config, check_config, read_config
 from kka.project.doctor import preflight
 from kka.project.presets import edited
 from kka.records import write_text
-from pipelines.stage import marked, prepare_torch
+from pipelines.stage import prepare_torch
 from pipelines.tracking.live import home
 from pipelines.tuning.confirm import WINNER, choose, confirm
 from pipelines.tuning.space import check_space, rounded
@@ -33,28 +34,19 @@ PARAMS = Path("params.yaml")
 _GOES_ON = "`kka tune` goes on where it was."
 
 
-class Command(TyperCommand):
-    """Prints a user's mistake as its sentences, and ends with 1."""
+class Command(Guard, TyperCommand):
+    """A study goes on after any error that is no fault of the program."""
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KkaError as error:
-            message = marked(error)
-        except KeyboardInterrupt:
-            message = f"kka: stopped. {_GOES_ON}"
-        except Exception as error:
-            if not out_of_space(error):
-                raise
-            message = f"kka: tune: no space left to write to ({error}). Free some; {_GOES_ON}"
-        typer.echo(message, err=True)
-        raise typer.Exit(1)
+    def explain(self, error: Exception) -> str | None:
+        if out_of_space(error):
+            return f"tune: no space left to write to ({error}). Free some; {_GOES_ON}"
+        return super().explain(error)
 
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command("kka tune", cls=Command)
+@app.command(cls=Command)
 def main(
     trial: Annotated[
         str | None, typer.Argument(metavar="TRIAL", help="With --apply: the trial to take, in place of the winner.")
@@ -87,7 +79,7 @@ def main(
         preflight(config, Path.cwd())
         check_space(config, Path.cwd())
         prepare_torch()
-        print(conduct(config, home(), mode))
+        typer.echo(conduct(config, home(), mode))
 
 
 def work_for_another(config: Config, worker: str, deadline: float) -> None:
@@ -110,22 +102,24 @@ def apply(config: Config, number: str, mode: str) -> None:
     trial, certainty = choose(study, begun, number)
     if mode == "dvc":
         dvc(["exp", "apply", experiment_name(config, trial.number)])
-        print(certainty)
+        typer.echo(certainty)
         return
     values, before = rounded(trial.params), PARAMS.read_text(encoding="utf-8")
     after = edited(before, values)
     write_text(PARAMS, after)
     lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", "params.yaml", n=0)
-    print("".join(lines) or f"params.yaml holds trial {trial.number} already.", certainty, sep="\n")
+    typer.echo("".join(lines) or f"params.yaml holds trial {trial.number} already.")
+    typer.echo(certainty)
     sections = {path.split(".")[0] for path in values} | {"tune"}
     was, now = (
         {name: section for name, section in c.model_dump().items() if name not in sections} for c in (begun, config)
     )
     difference = first_difference(was, now).replace("is now asked to go on with", "params.yaml now says")
     if difference:
-        print(f"Mind that the study began with {difference}.")
+        typer.echo(f"Mind that the study began with {difference}.")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"kka: stopped. {_GOES_ON}"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(f"kka: stopped. {_GOES_ON}"))
     app(prog_name="kka tune")

@@ -76,9 +76,9 @@ if __name__ == "__main__":
 
 READ = """
 import json, pathlib
-from pipelines.track import main
+from pipelines.track import bring_all
 from pipelines.tracking.database import connect
-main([])
+bring_all()
 client, experiment = connect(pathlib.Path("mlruns").resolve())
 found = []
 for run in client.search_runs([experiment]):

@@ -117,7 +117,7 @@ def test_after_a_run_there_is_nothing_left_to_tell(stubbed: Project, tmp_path: P
     project = copied(stubbed, tmp_path / "project")
     shutil.rmtree(project.folder / "report")
     project.tool("dvc", "repro", "--force", "--single-item", "report")
-    quick = "import sys; from pipelines.track import main; main([]); print('mlflow' in sys.modules)"
+    quick = "import sys; from pipelines.track import bring_all; bring_all(); print('mlflow' in sys.modules)"
     assert project.tool(sys.executable, "-c", quick) == "False\n"
     (parent,) = [run for run in project.runs() if not run["parent"]]
     assert sorted(parent["artifacts"]) == ["params.yaml", "report.html"]
@@ -131,7 +131,7 @@ def test_reconciliation_killed_at_any_moment_is_made_good_by_the_next(stubbed: P
     wanted, victim = copied(stubbed, tmp_path / "whole").runs(), copied(stubbed, tmp_path / "victim")
     check_runs(wanted, ["r1", "r2"])
     began = time.monotonic()
-    victim.tool(sys.executable, "-c", "import pipelines.tracking.reconcile, pipelines.tracking.watch, mlflow")
+    victim.tool(sys.executable, "-c", "import pipelines.track, mlflow")
     start = time.monotonic() - began  # what imports take here and now
     for late in (0.2, 0.5, 0.9, 1.4, 2.0, 2.7):
         process = subprocess.Popen(

@@ -14,7 +14,7 @@ from kka.errors import KkaError
 from kka.project import presets
 from kka.project.config import Config
 from pipelines.tracking.database import connect
-from pipelines.tracking.reconcile import Costs, Round, headline
+from pipelines.tracking.reconcile import Costs, RoundRecord, headline
 from pipelines.tracking.runs import Tracker, title
 from pipelines.tuning.space import changed
 from tests.conftest import ROOT
@@ -34,13 +34,13 @@ def test_a_parent_is_named_by_what_differs_from_the_nearest_preset() -> None:
     assert title(tiny(synthesize__controls=4)) != title(tiny())
 
 
-ZERO = Round(
+ZERO = RoundRecord(
     "r0",
     {"evaluate": {"auroc": 0.90, "fpr95": 0.4, "false_positive_rate": 0.05, "groups": {"far": 0.95, "near": 0.8}}},
     {},
     30.0,
 )
-ONE = Round(
+ONE = RoundRecord(
     "r1",
     {
         "evaluate": {
@@ -71,17 +71,17 @@ def test_a_headline_holds_what_rounds_are_compared_by() -> None:
 
 
 def test_a_gain_within_the_interval_has_no_price() -> None:
-    unsure = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.899}}, {}, None)
+    unsure = RoundRecord("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.899}}, {}, None)
     assert "images_per_point" not in {name for name, _, _ in headline(unsure, ZERO, 1, 40.0)}
-    sure = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.901}}, {}, None)
+    sure = RoundRecord("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.901}}, {}, None)
     assert ("images_per_point", 75.0, 1) in headline(sure, ZERO, 1, 40.0)
 
 
 def test_what_was_not_gained_or_is_not_known_is_no_figure() -> None:
-    worse = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc": 0.89}}, {}, None)
+    worse = RoundRecord("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc": 0.89}}, {}, None)
     names = {name for name, _, _ in headline(worse, ZERO, 1, None)}
     assert "images_per_point" not in names and not names & {"seconds", "seconds_per_point"} and "auroc" in names
-    blind = Round("r0", {"evaluate": {"false_positive_rate": 0.05, "groups": {}}}, {}, None)
+    blind = RoundRecord("r0", {"evaluate": {"false_positive_rate": 0.05, "groups": {}}}, {}, None)
     assert [name for name, _, _ in headline(blind, blind, 0, None)] == ["false_alarms", "images"]
 
 
