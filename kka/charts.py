@@ -106,8 +106,8 @@ def histogram(title: str, normals: Floats, anomalies: Floats, threshold: float) 
     ]
     top = max(y for line in lines for _, y in line.points)
     inner = [t for t in ticks(edges[0], edges[-1]) if edges[0] <= t <= edges[-1]]
-    kinds = " and ".join(line.name for line in lines)
-    about = f"{title}: shares of {kinds} test pictures by score, the threshold at {threshold:.3f}"
+    names = " and ".join(line.name for line in lines)
+    about = f"{title}: shares of {names} test pictures by score, the threshold at {threshold:.3f}"
     x, y = {float(edges[0]): "", float(edges[-1]): "", **_marks(inner)}, {t: f"{t:.0%}" for t in ticks(0, top)}
     return _chart(title, about, lines, x, y, "score", "share of its kind", mark=threshold)
 

@@ -173,7 +173,7 @@ def test_pictures_of_any_size_stay_small(
     write_records(run.path("data", "r1", "pool.jsonl"), pool)
     for part in ("anomalies", "controls", "mistakes"):
         shutil.rmtree(run.path("data", "r1", part, "images-00000.parquet"), ignore_errors=True)
-        write_images(run.path("data", "r1", part), images[:16] if part == "mistakes" else images)
+        write_images(run.path("data", "r1", part), images[: {"mistakes": 16, "controls": 8}.get(part, 24)])
     monkeypatch.setattr(detectors, "load", lambda folder: Judge())
     page = reported(run)
     sources = [str(a["src"]) for tag, a in Elements(page).found if tag == "img"]
