@@ -19,6 +19,8 @@ from kka.images import parquet
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
 
+HUB = True
+
 # In the order of `fine_label`, so that files without Hugging Face's own list of names are read too.
 # fmt: off
 CLASSES = (

@@ -28,6 +28,8 @@ from kka.errors import KkaError
 from kka.images import parquet
 from kka.records import Splits
 
+PATHS = ("captions",)
+HUB = True
 SPECIES = 102
 
 

@@ -13,6 +13,7 @@ from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
 
+PATHS = ("source", "captions")
 # In the order in which UCM-Captions counts its pictures, a hundred of each.
 CLASSES = (
     "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest", "freeway", "golfcourse",
