@@ -36,8 +36,18 @@ class TestGrade:
         assert set(grade(np.zeros(4), np.ones(3), quantile=0.9, easy_share=1)) == {"hard"}
         assert set(grade(np.ones(4), np.zeros(3), quantile=0.9, easy_share=1)) == {"easy"}
 
+    def test_a_score_on_the_boundary_is_hard(self):
+        assert grade(np.array([1.0, 1.1]), np.array([1.0]), quantile=0.5, easy_share=1) == ["hard", "easy"]
+
+    def test_of_those_that_score_alike_the_first_are_easy(self):
+        # of 100 beyond the boundary a quarter is easy: the first 25 of the 50 that score highest
+        grades = grade(np.tile([2.0, 3.0], 50), np.array([1.0]), quantile=0.5, easy_share=0.25)
+        assert [i for i, g in enumerate(grades) if g == "easy"] == list(range(1, 50, 2))
+
     def test_without_calibration_normals_there_is_no_boundary(self):
-        with pytest.raises(KkaError, match="wants calibration normals, got none"):
+        with pytest.raises(
+            KkaError, match="^assess: the boundary wants calibration normals, got none. Give the data set a calibration"
+        ):
             grade(np.ones(2), np.zeros(0), quantile=0.9, easy_share=1)
 
 
@@ -64,7 +74,7 @@ class TestMixture:
         assert counts == sizes and reached == pytest.approx(sizes[0] / sum(sizes))
         assert len({a.id for a in chosen}) == len(chosen)
 
-    @pytest.mark.parametrize(("hard", "easy", "reached"), [(10, 0, 1.0), (0, 10, 0.0), (0, 0, 0.0)])
+    @pytest.mark.parametrize(("hard", "easy", "reached"), [(10, 0, 1.0), (1, 0, 1.0), (0, 10, 0.0), (0, 0, 0.0)])
     def test_an_empty_side_is_reported_and_never_filled_up(self, hard, easy, reached):
         chosen, share = mixture(self.pool(hard, easy), 0.5, np.random.default_rng(0))
         assert len(chosen) == hard + easy and share == reached
@@ -78,6 +88,7 @@ class TestMixture:
         wanted = [hard_proportion(k, start=0.2, end=0.8, rounds=4) for k in range(1, 7)]
         assert wanted == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
         assert hard_proportion(1, start=0.3, end=0.6, rounds=1) == 0.3
+        assert hard_proportion(2, start=0.2, end=0.8, rounds=2) == pytest.approx(0.8)
 
 
 class Brightness:
@@ -105,6 +116,16 @@ class TestJudge:
         verdict = judge(Brightness(), pictures(1, 50), pictures(10), quantile=0.5, easy_share=1)
         assert verdict.gap is None and verdict.figures() == {"hard_rate": 0.5}
 
+    @pytest.mark.parametrize(("anomalies", "calibration"), [(np.nan, 1.0), (1.0, np.inf)])
+    def test_a_detector_that_has_diverged_is_named(self, anomalies, calibration):
+        class Diverged:
+            def score(self, images):
+                return np.array([0.0, anomalies if len(images) == 2 else calibration])
+
+        message = r"^assess: wanted finite scores, got NaN or .* Lower its learning rate \(detect.options\)\.$"
+        with pytest.raises(Collapse, match=message):
+            judge(Diverged(), pictures(1, 2), pictures(1, 2, 3), quantile=0.5, easy_share=1)
+
     def test_figures_carry_their_suffix(self):
         verdict = Verdict(np.zeros(4), ["hard", "easy", "between", "easy"], 0.75)
         assert verdict.figures("_r0") == {"hard_rate_r0": 0.25, "controls_auroc_r0": 0.75}
@@ -118,9 +139,17 @@ class TestJudge:
             Anomaly("r2-00007", "r2", 1, "torn", 9.0, 0.25, "easy", sha256(images[1])),
         ]
 
+    def test_a_description_without_its_score_is_no_record(self):
+        texts = [Description("0", "bent", "kept", 0.5, -1.0)]
+        one, two = Verdict(np.zeros(1), ["hard"]), Verdict(np.zeros(2), ["hard", "hard"])
+        for verdicts in ((one, two), (two, one), (two, two)):
+            with pytest.raises(ValueError, match="zip"):
+                rated("r2", texts, pictures(3, 9), *verdicts)
+
     def test_a_pool_of_hard_ones_only_is_refused(self):
         with pytest.raises(
-            Collapse, match="wanted hard and easy anomalies, got 2 hard ones of 2.*Lower assess.quantile"
+            Collapse,
+            match="wanted hard and easy anomalies, got 2 hard ones of 2: .* takes all of them .*Lower assess.quantile",
         ):
             check_contrast([anomaly(0, 1.0), anomaly(1, 2.0)])
         check_contrast([anomaly(0, 1.0), anomaly(1, 2.0, "between")])

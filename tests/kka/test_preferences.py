@@ -7,7 +7,7 @@ import pytest
 
 from kka.datasets import blossom
 from kka.describing.guard import Guard
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.preferences import preference_pairs, preferences, surrogate
 from kka.records import Anomaly, Description
 
@@ -43,13 +43,43 @@ class TestSurrogate:
         # one noisy verdict agrees with the truth to about 0.65; words in common take most of the noise away
         assert np.corrcoef(found, distances[150:])[0, 1] > 0.8 > np.corrcoef(noisy, distances)[0, 1]
 
+    def test_what_a_word_is_worth_is_shrunk_by_the_penalty(self):
+        # Scores 1 and 2, capped at their median 1.5, are deviations of -1 and 1. With words worth -w and w the squared
+        # error of 40 texts and the penalty a on two words, 40 (1 - w)^2 + 2 a w^2, are least at w = 40 / (40 + 2 a).
+        # Where nothing is left to noise, the smallest penalty is the best: 0.1.
+        pairs = [("x red red", 1.0), ("x blue", 2.0)] * 20
+        rated = [anomaly(i, score, text=t) for i, (t, score) in enumerate(pairs)]
+        found = surrogate(rated, ["red", "blue", "blue blue", "x", "y"], nothing_alike)
+        assert found == pytest.approx(np.array([-1, 1, 1, 0, 0]) * 40 / 40.2)  # a word is there or not; letters count
+        # Scores by a letter alone, which is a word too.
+        rated = [replace(a, text=a.text.replace("x red red", "r").replace("x blue", "b")) for a in rated]
+        assert surrogate(rated, ["r", "b"], nothing_alike) == pytest.approx(np.array([-1, 1]) * 40 / 40.2)
+
+    def test_where_all_is_noise_the_largest_penalty_is_taken(self):
+        # 11 of 20 red ones score low and 9 of 20 blue ones: -1 and 1 agree with the word in 22 of 40, so their product
+        # has the sum 4, and w = 4 / (40 + 2 a) with the largest penalty, 1000
+        rated = [
+            anomaly(i, 1.0 if k < low else 2.0, text=t)
+            for i, (t, low, k) in enumerate((t, low, k) for t, low in (("red", 11), ("blue", 9)) for k in range(20))
+        ]
+        assert surrogate(rated, ["red", "blue"], nothing_alike) == pytest.approx(np.array([-4, 4]) / 2040)
+
+    def test_the_similarity_weighs_as_two_words(self):
+        # In deviations it is -1 and 1, its column -2 and 2. 40 (1 - 2 w)^2 + a w^2 is least at w = 80 / (160 + a),
+        # and texts score -2 w and 2 w. The unit of similarities does not count.
+        rated = [anomaly(i, score, text="gear") for i, score in enumerate([1.0, 2.0] * 20)]
+        for unit in (1.0, 0.1):
+            likenesses = iter([unit * np.array([0.2, 0.6] * 20), unit * np.array([0.2, 0.6, 0.4])])
+            found = surrogate(rated, ["gear"] * 3, lambda texts, of=likenesses: next(of))
+            assert found == pytest.approx(np.array([-1, 1, 0]) * 160 / 160.1)
+
     def test_each_rounds_scores_count_in_their_own_deviations(self):
         # the second evaluator scores a hundred times higher and the other way round in level, not in what the words are
         # worth
         first = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("blue", 2.0)] * 20)]
         second = [replace(a, round="r2", score=500 + 100 * a.score) for a in first]
         red, blue = surrogate([*first, *second], ["red", "blue"], nothing_alike)
-        assert red == pytest.approx(-1, abs=0.1) and blue == pytest.approx(1, abs=0.1)
+        assert red == pytest.approx(-80 / 80.2) and blue == pytest.approx(80 / 80.2)  # as below, of 80 texts
 
     def test_how_far_beyond_the_median_a_picture_scores_counts_for_nothing(self):
         rated = [
@@ -88,9 +118,30 @@ class TestPairs:
             texts, np.arange(len(texts), dtype=float), refused, **{**defaults, **options}, rng=np.random.default_rng(0)
         )
 
-    def test_chosen_score_low_and_rejected_score_high(self):
-        for pair in self.pairs(refused=()):
-            assert int(pair.chosen.split()[-1]) < 4 and int(pair.rejected.split()[-1]) >= 10
+    @pytest.mark.parametrize(("share", "least"), [(0.5, 10), (0.25, 15), (0.8, 4)])
+    def test_chosen_score_low_and_rejected_score_high(self, share, least):
+        pairs = self.pairs(refused=(), rejected_share=share)
+        assert {int(p.chosen.split()[-1]) for p in pairs} == {0, 1, 2, 3}
+        assert min(int(p.rejected.split()[-1]) for p in pairs) >= least
+
+    def test_of_those_that_score_alike_the_first_are_chosen(self):
+        texts = [f"text number {i}" for i in range(100)]
+        shares = {"chosen_share": 0.1, "rejected_share": 0.1, "refused_share": 0.0, "validation_share": 0.0}
+        rng = np.random.default_rng(0)
+        pairs = preference_pairs(texts, np.tile([1.0, 0.0], 50), (), count=300, rng=rng, **shares)
+        assert {p.chosen for p in pairs} == {f"text number {i}" for i in range(1, 20, 2)}
+        assert {p.rejected for p in pairs} <= {f"text number {i}" for i in range(80, 100, 2)}
+
+    @pytest.mark.parametrize("shares", [(0.0, 0.5), (0.5, 0.0), (0.6, 0.6)])
+    def test_shares_that_leave_a_side_empty_or_overlap_are_refused(self, shares):
+        with pytest.raises(Collapse, match=f"got 20 graded ones for shares {shares[0]} and {shares[1]}"):
+            self.pairs(chosen_share=shares[0], rejected_share=shares[1])
+
+    @pytest.mark.parametrize(("chosen", "rejected"), [(0.2, 0.5), (0.5, 0.2)])
+    def test_too_few_texts_to_hold_any_back_make_no_validation_pairs(self, chosen, rejected):
+        # of 10 texts a fifth is 2, of which a fifth is none; a half is 5, of which a fifth is one
+        pairs = self.pairs(n=10, refused=(), chosen_share=chosen, rejected_share=rejected)
+        assert len(pairs) == 160 and {p.part for p in pairs} == {"train"}
 
     def test_no_text_is_both_chosen_and_rejected(self):
         pairs = self.pairs(refused=["text number 0", "bad"])
@@ -106,7 +157,7 @@ class TestPairs:
             part: {t for p in pairs if p.part == part for t in (p.chosen, p.rejected)}
             for part in ("train", "validation")
         }
-        assert len(pairs) == 200 and sum(p.part == "validation" for p in pairs) == 40
+        assert [p.part for p in pairs] == ["train"] * 160 + ["validation"] * 40
         assert sides["validation"] and not (sides["train"] & sides["validation"]) - {"garbled garbled"}
 
     def test_refused_texts_make_up_their_share_of_the_rejected(self):
@@ -157,6 +208,14 @@ class TestPreferences:
         pool += [replace(anomaly(i, i, text=f"text {i}"), round="r2") for i in range(4)]
         made = self.pairs(pool)
         assert {p.chosen for p in made} == {"text 0", "text 1"} and {p.rejected for p in made} == {"text 2", "text 3"}
+
+    def test_without_candidates_what_words_are_worth_counts_for_nothing(self):
+        scores = {"red wheel": 0.0, "blue wheel": 1.0, "red gear": 8.0, "blue gear": 9.0}
+        pool = [replace(anomaly(i, score, text=t), round="r2") for i, (t, score) in enumerate(scores.items())]
+        pool += [anomaly(i, 100.0 * (i % 2), text=("gear", "wheel")[i % 2]) for i in range(40)]  # gears are hard
+        assert {p.chosen for p in self.pairs(pool)} == {"red wheel", "blue wheel"}
+        made = self.pairs(pool, self.attempts(("gear", "kept"), ("wheel", "kept")))
+        assert {p.chosen for p in made} == {"red gear", "blue gear", "gear"}
 
     def test_candidates_are_ranked_beside_them_by_the_surrogate(self):
         texts = [f"a {colour} gear" for colour in ("red", "red", "blue", "blue")]
