@@ -19,7 +19,7 @@ is worth.
 
 `--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom, and of its test
 split all normals and 30 photographs of each anomalous class. `--backbone` is what the detectors on frozen features
-stand on, as kka.backbones names it; the built-in one has learnt blossom's attributes from labels, so on blossom it
+stand on, as kka.detectors.shared.backbones names it; the built-in one has learnt blossom's attributes from labels, so on blossom it
 proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the threshold, and draws
 docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20."""
 
@@ -39,11 +39,11 @@ from numpy.typing import NDArray
 
 from benchmarks import cifar100_bank
 from kka import datasets, detectors, evaluation
-from kka.backbones import BUILT_IN
 from kka.confusion import hard_proportion, mixture
-from kka.controls import to_measure_on
+from kka.controls import to_measure_on, training_controls
 from kka.datasets import blossom
 from kka.detectors.shared import augment
+from kka.detectors.shared.backbones import BUILT_IN
 from kka.detectors.shared.networks import seeded
 from kka.metrics import separation
 from kka.project import presets
@@ -157,7 +157,8 @@ class World:
     def controls(self, *, aligned: bool) -> Images | None:
         """The generated normals of all rounds that detectors train on."""
         run = self.run(aligned=aligned)
-        return run.layout.read_training_controls(run.config.lineage(run.round))
+        rounds = run.config.lineage(run.round)
+        return training_controls([run.layout.round(name).read_controls() for name in rounds])
 
     def first(self, n: int, *, aligned: bool) -> tuple[Images, Images | None]:
         """The first `n` pictures that a loop made, which is what a budget of n buys."""

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from benchmarks import ablation, cifar100_bank
 from kka import datasets, detectors
-from kka.backbones import BUILT_IN
 from kka.confusion import mixture
+from kka.detectors.shared.backbones import BUILT_IN
 from kka.errors import KkaError
 from kka.metrics import auroc
 from kka.project.config import Config, check_config

@@ -103,7 +103,7 @@ def _anomalib() -> tuple[Any, Any]:
                 library.define(f"{operation}(Tensor a) -> Tensor")
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    from kka import backbones
+    from kka.detectors.shared import backbones
 
     backbone = backbones.load(backbones.BUILT_IN)
 

@@ -75,7 +75,7 @@ class Scorer:
     def score(self, paths: Sequence[Path], unreadable: list[str]) -> Iterator[Scored]:
         """Scores pictures in their order, a few batches in memory at a time; those that cannot be read are added to
         `unreadable`."""
-        from kka.backbones import is_factory
+        from kka.detectors.shared.backbones import is_factory
 
         batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
         alone = is_factory(

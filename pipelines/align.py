@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from kka.alignment import DPO, Curves, align
+from kka.describing.adapters import copy_adapter
 from kka.describing.asking import Asker
-from kka.describing.writer import Lora, Writer, copy_adapter, save_adapter
+from kka.describing.writer import Lora, Writer, save_adapter
 from kka.preferences import preferences
 from kka.records import Pair, seed_of, whole_folder, write_json, write_records
 from pipelines.layout import BASELINE, CURVES, write_csv

@@ -6,7 +6,7 @@ from collections import Counter
 
 from kka import detectors
 from kka.confusion import check_contrast, judge, rated
-from kka.controls import to_measure_on
+from kka.controls import measuring_controls
 from kka.records import write_json, write_records
 from pipelines.layout import BASELINE
 from pipelines.stage import Run, stage
@@ -21,7 +21,7 @@ def main(run: Run) -> None:
             detectors.load(run.layout.round(name).detector),
             images,
             calibration,
-            None if controls is None else to_measure_on(controls),
+            measuring_controls(controls),
             quantile=section.quantile,
             easy_share=section.easy_share,
         )

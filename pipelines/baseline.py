@@ -1,6 +1,6 @@
 """Round zero: a detector that has seen normal images only, a blank adapter, an empty pool, no controls."""
 
-from kka.describing.writer import write_blank
+from kka.describing.adapters import write_blank
 from kka.records import whole_folder, write_json, write_records
 from kka.training import fit_over_seeds
 from pipelines.stage import Run, stage

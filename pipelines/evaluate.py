@@ -4,7 +4,7 @@ parameters by."""
 import statistics
 
 from kka import datasets, detectors, evaluation
-from kka.controls import to_measure_on
+from kka.controls import measuring_controls
 from kka.images import write_images
 from kka.records import Mistake, Split, whole_folder, write_json, write_records
 from pipelines.layout import write_csv
@@ -23,7 +23,7 @@ def main(run: Run) -> None:
             test,
             calibration,
             validation,
-            None if controls is None else to_measure_on(controls),
+            measuring_controls(controls),
             bootstrap=section.bootstrap,
             level=section.interval,
             seed=run.seed("evaluate"),

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.controls import to_train_on
 from kka.detectors import Detector
 from kka.errors import KkaError
 from kka.images import Images, read_captions, read_images, read_split
@@ -191,11 +190,6 @@ class Layout:
             stored = read_images(self.round(name).anomalies)
             pictures |= {place: _recorded(stored, anomalies[place]) for place in wanted}
         return np.stack([pictures[place] for place in range(len(anomalies))])
-
-    def read_training_controls(self, rounds: Sequence[str]) -> Images | None:
-        """The generated normals of these rounds that detectors train on; None where there are none."""
-        controls = [images for name in rounds if (images := self.round(name).read_controls()) is not None]
-        return np.concatenate([to_train_on(images) for images in controls]) if controls else None
 
     def read_figures(self, name: str) -> dict[str, Any]:
         """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks

@@ -23,8 +23,8 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka", "kka.errors", "kka.log"),
     ("kka.records", "kka.registry"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.backbones", "kka.embeddings", "kka.charts"),
-    ("kka.captioner", "kka.drawing", "kka.evaluation", "kka.describing", "kka.describing.*"),
+    ("kka.images", "kka.spectrum", "kka.metrics", "kka.detectors.shared.backbones", "kka.embeddings", "kka.charts"),
+    ("kka.datasets.shared.captioner", "kka.drawing", "kka.evaluation", "kka.describing", "kka.describing.*"),
     ("kka.datasets.shared", "kka.datasets.shared.*", "kka.detectors.shared", "kka.detectors.shared.*"),
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),
     (
@@ -62,12 +62,12 @@ DOORS = {
     "onnxruntime": ("kka.export",),
     "peft": ("kka.alignment", "kka.describing.writer"),
     "torch": (
-        "kka.alignment", "kka.backbones", "kka.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
+        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
         "kka.export", "kka.mini.*", "kka.project.doctor", "kka.scoring", "kka.synthesizers.diffusion", "pipelines.stage",
     ),
     "torchvision": (),
     "transformers": (
-        "kka.alignment", "kka.backbones", "kka.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
+        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
         "kka.mini.*", "kka.synthesizers.diffusion",
     ),
     "trl": ("kka.alignment",),

@@ -5,7 +5,6 @@ row (argmax of logits + Gumbel noise is a sample of their softmax), so it does n
 
 import importlib.util
 import math
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +21,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
+from kka.describing.adapters import is_blank
 from kka.errors import KkaError
-from kka.records import write_json
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 # peft asks transformers by an old name
 warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
 
-BLANK = "blank.json"
 _MOST_LOGITS = 1 << 27  # numbers in a batch of logits: half a gigabyte
 
 
@@ -238,21 +236,6 @@ def _saved(base: Any, adapter: Path) -> PeftModel:
         return PeftModel.from_pretrained(base, adapter, is_trainable=True)
     except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise KkaError(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}.") from None
-
-
-def write_blank(folder: Path) -> None:
-    """Marks the folder as the place of an adapter that has learnt nothing, whatever its shape will be."""
-    write_json(folder / BLANK, "The model writes as without an adapter.")
-
-
-def is_blank(folder: Path) -> bool:
-    """Whether `write_blank` wrote the folder."""
-    return (folder / BLANK).exists()
-
-
-def copy_adapter(source: Path, folder: Path) -> None:
-    """The adapter of one round as that of the next."""
-    shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

@@ -102,7 +102,7 @@ def _options(detector: Path) -> dict[str, Any]:
 
 def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, str]:
     """Where the detector's backbone stands, and ':function' in it, if it is a file or folder of the user's own."""
-    from kka.backbones import BUILT_IN, is_factory
+    from kka.detectors.shared.backbones import BUILT_IN, is_factory
 
     named = options.get("backbone", BUILT_IN)
     place, colon, function = named.rpartition(":") if is_factory(named) else (named, "", "")

@@ -18,7 +18,7 @@ from transformers import (
     ViTModel,
 )
 
-from kka import backbones
+from kka.detectors.shared import backbones
 from kka.errors import KkaError
 
 PROCESSOR = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 64, "width": 64}, "do_resize": True}

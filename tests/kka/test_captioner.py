@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kka import datasets
-from kka.captioner import write_captions
+from kka.datasets.shared.captioner import write_captions
 from kka.errors import KkaError
 from tests import standins
 from tests.conftest import photographs

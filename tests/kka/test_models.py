@@ -144,7 +144,7 @@ def test_ids_come_from_the_cache_of_the_hub_without_a_network(tmp_path: Path) ->
         (cached / "refs" / "main").write_text("0" * 40)
     program = """
 from pathlib import Path
-from kka import backbones
+from kka.detectors.shared import backbones
 from kka.project import doctor
 from kka.describing.writer import blank_adapter
 from kka.errors import KkaError

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pipelines.scored import read_scores
 from safetensors.numpy import load_file
 
 from kka import detectors, synthesizers
@@ -18,7 +19,6 @@ from kka.metrics import auroc
 from kka.records import Anomaly, Description, Pair, read_json, read_records, write_records
 from pipelines import align, describe, detect, preferences, prepare, synthesize
 from pipelines.loop import run_loop, step
-from pipelines.scored import read_scores
 from pipelines.stage import Run, make_run
 from tests.pipelines.conftest import Drawn, tiny
 

@@ -174,7 +174,7 @@ def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Spl
     """The split with its normal pictures' captions by a captioning model; as it is without one."""
     if captioner is None:
         return split
-    from kka.captioner import write_captions
+    from kka.datasets.shared.captioner import write_captions
 
     normal = np.flatnonzero(split.labels == 0)
     said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kka import backbones
-from kka.detectors.shared import state
+from kka.detectors.shared import backbones, state
 from kka.detectors.shared.base import Base, Share, Whole
 from kka.errors import KkaError
 
@@ -65,7 +64,7 @@ class Patches(Features):
 
 @dataclass
 class Frozen(Base):
-    """`backbone` is a Hugging Face id, a path, or a factory as kka.backbones tells; it is not trained and not saved."""
+    """`backbone` is a Hugging Face id, a path, or a factory as kka.detectors.shared.backbones tells; it is not trained and not saved."""
 
     backbone: str = backbones.BUILT_IN
 

@@ -148,7 +148,7 @@ def test_other_weights_under_the_same_name_are_noticed(tmp_path, monkeypatch):
     detector.save(tmp_path / "detector")
     assert (tmp_path / "detector" / "weights.safetensors").stat().st_size < 50_000  # not the backbone
     probe.Detector.load(tmp_path / "detector")
-    from kka import backbones
+    from kka.detectors.shared import backbones
 
     load = backbones.load
 

@@ -80,7 +80,7 @@ class _Pretrained(nn.Module):
 def load(reference: str) -> Backbone:
     """The backbone that `reference` names; the built-in one wherever one stands. Raises KkaError where it cannot be
     had."""
-    where = str(Path(__file__).parent / "mini" / "features") if reference == BUILT_IN else reference
+    where = str(Path(__file__).parents[2] / "mini" / "features") if reference == BUILT_IN else reference
     with torch.random.fork_rng(devices=[]):  # whatever a factory draws, a detector's own numbers stay as they are
         return Backbone(_made(*where.rsplit(":", 1)) if is_factory(where) else _pretrained(where))
 
