@@ -25,15 +25,21 @@ def fits(data: str) -> list[dict[str, Any]]:
     return ablation.complete(ROOT / "benchmarks" / "results" / "ablation" / data, detectors.names())
 
 
+def shown(data: str, *left_out: str) -> str:
+    """The ablation's tables but for those that its page leaves to `python -m benchmarks.ablation --print`."""
+    tables = ablation.tables(fits(data), detectors.names())
+    return "\n\n".join(table for table in tables if not table.startswith(left_out))
+
+
 @pytest.mark.parametrize(
     ("page", "table"),
     [
         ("README.md", lambda: rounds.gains(folder("rounds"))),
-        ("README.md", lambda: rounds.table(folder("rounds"))),
+        ("docs/rounds.md", lambda: rounds.table(folder("rounds"))),
         ("docs/explanation.md", lambda: gap.table(read("gap.json"))),
         ("docs/explanation.md", lambda: cifar100_bank.table(read("cifar100_bank.json")).split("\n\n")[0]),
-        ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits("blossom"), detectors.names()))),
-        ("docs/ablation.md", lambda: "\n\n".join(ablation.tables(fits("cifar100-bank"), detectors.names()))),
+        ("docs/ablation.md", lambda: shown("blossom", "AUROC:", "Generated normals", "False positives")),
+        ("docs/ablation.md", lambda: shown("cifar100-bank", "False positives")),
         ("docs/ablation.md", lambda: cifar100.table(cifar100.complete())),
         ("docs/tuning.md", lambda: tuning.table(read("tuning.json"))),
         ("docs/ablation.md", lambda: "\n\n".join(costs.table(found) for found in read("detectors.json").values())),
