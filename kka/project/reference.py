@@ -44,8 +44,8 @@ def updated(page: str) -> str:
 
 
 def _table(rows: Iterator[tuple[str, str, str, str]]) -> str:
-    lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)])
+    lines = ["key | default | values | meaning", "---|---|---|---"]
+    return "\n".join([*lines, *(" | ".join(cells) for cells in rows)])
 
 
 def _rows(
@@ -99,7 +99,7 @@ def _name(kind: Any) -> str:
     """A type in the words of YAML."""
     if get_origin(kind) is Literal:
         return " or ".join(str(value) for value in get_args(kind))
-    plain = {bool: "true or false", str: "text", dict: "mapping", list: "list"}
+    plain = {bool: "bool", str: "text", dict: "mapping", list: "list"}
     return plain.get(get_origin(kind) or kind, getattr(kind, "__name__", str(kind)))
 
 
