@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kka.errors import KkaError
-from kka.images import Images, prepare
-from kka.records import write_bytes
+from kka.images import prepare
+from kka.records import Images, write_bytes
 from kka.scoring import Scorer
 
 TOLERANCE = 1e-4  # a score may differ by this, and by this share of itself

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats, NDArray[np.int64]], float]
@@ -127,11 +127,13 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.i
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if values.ndim != 1 or values.shape != truth.shape:
         raise KkaError(
-            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and {truth.shape}."
+            f"a metric wants as many scores as labels in one dimension each, got shapes {values.shape} and"
+            f" {truth.shape}."
         )
     if not np.isfinite(values).all():
-        raise KkaError(
-            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the detector."
+        raise Collapse(
+            f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the"
+            " detector."
         )
     if not np.isin(truth, [0, 1]).all():
         raise KkaError(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 
+Images = NDArray[np.uint8]  # RGB, (n, h, w, 3); where it is said, one (h, w, 3)
 T = TypeVar("T")
 Outcome = Literal["kept", "normal", "unreadable", "duplicate"]
 Grade = Literal["hard", "between", "easy"]
@@ -30,7 +31,7 @@ class Split:
     """Images uint8 (n, h, w, 3), and for each: caption (of several each a line), label (0 normal, 1 anomalous), group
     (class, defect or distance)."""
 
-    images: NDArray[np.uint8]
+    images: Images
     captions: tuple[str, ...]
     labels: NDArray[np.int64]
     groups: tuple[str, ...]
@@ -186,13 +187,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value that `write_json` wrote. Raises KkaError for a missing or broken file."""
+    """The value that `write_json` wrote. Raises BrokenFile where it is missing or broken."""
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise KkaError(
-            f"{path}: wanted one JSON value, got {error}. Delete the file and run the stage that writes it again."
-        ) from None
+        raise BrokenFile(f"{path}: wanted one JSON value, got a broken file ({error}).") from None
 
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
@@ -203,32 +202,30 @@ def write_records(path: Path, records: Iterable[Any]) -> None:
 
 
 def read_records(path: Path, kind: type[T]) -> list[T]:
-    """Records of one kind. Raises KkaError with file, row and field for a row that does not fit."""
+    """Records of one kind. Raises BrokenFile with file, line and field for a line that does not fit."""
     adapter = TypeAdapter(kind)
-    return [_row(adapter, path, i, line) for i, line in enumerate(_text(path).splitlines(), start=1)]
+    return [_record(adapter, path, i, line) for i, line in enumerate(_text(path).splitlines(), start=1)]
 
 
-def _row(adapter: TypeAdapter[T], path: Path, row: int, line: str) -> T:
+def _record(adapter: TypeAdapter[T], path: Path, number: int, line: str) -> T:
     try:
         return adapter.validate_json(line, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(p) for p in first["loc"]) or "the row"
-        raise KkaError(f"{path}, row {row}, {field}: {first['msg']}. Run the stage that writes it again.") from None
+        field = ".".join(str(p) for p in first["loc"]) or "the record"
+        raise BrokenFile(f"{path}, line {number}, {field}: {first['msg']}.") from None
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.") from None
+        raise BrokenFile(f"{path} is missing.") from None
     except UnicodeDecodeError:
-        raise KkaError(
-            f"{path}: wanted UTF-8 text, got other bytes. Delete it and run the stage that writes it again."
-        ) from None
+        raise BrokenFile(f"{path}: wanted UTF-8 text, got other bytes.") from None
 
 
-def sha256(image: NDArray[np.uint8]) -> str:
+def sha256(image: Images) -> str:
     """The hash of one image's pixels, that ties a record to its picture."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The folder is the registry: a name in params.yaml is a file in a folder of kka, and the file holds one thing by a
+"""The folder is the registry: a name that a user gives is a file in a folder of kka, and the file holds one thing by a
 fixed name."""
 
 import difflib

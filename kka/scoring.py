@@ -10,14 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from kka import detectors
+from kka.drawing import heat_map
 from kka.errors import KkaError
-from kka.images import Images, decode, heat_map, read_split
-from kka.project.config import Prepare
+from kka.images import UnreadablePicture, picture_files, read_picture, read_split
+from kka.records import Images
 
-SUFFIXES = tuple(sorted(ext for ext, kind in Image.registered_extensions().items() if kind in Image.OPEN))
 T = TypeVar("T")
 R = TypeVar("R")
 _BATCH = 64  # pictures that are scored together
@@ -45,11 +44,11 @@ class Scorer:
     squeeze: bool
 
     @classmethod
-    def load(cls, data: Path, name: str, section: Prepare) -> "Scorer":
-        """The detector of round `name` in the folder `data` of a project. Raises KkaError where it is not there."""
-        detector = detectors.load(data / name / "detector")
-        calibration = detector.score(read_split(data / "splits" / "calibration").images)
-        return cls(detector, np.sort(calibration), section.image_size, section.squeeze)
+    def load(cls, detector: Path, calibration: Path, *, squeeze: bool = False) -> "Scorer":
+        """The fitted detector of a folder, with the calibration split of another one, whose pictures were prepared with
+        `squeeze` or without. Raises BrokenFile where one is not there."""
+        fitted, normals = detectors.load(detector), read_split(calibration).images
+        return cls(fitted, np.sort(fitted.score(normals)), normals.shape[1], squeeze)
 
     @property
     def name(self) -> str:
@@ -100,10 +99,9 @@ class Scorer:
     def _read(self, path: Path) -> Images | str:
         """The prepared picture, or why there is none."""
         try:
-            with Image.open(path) as image:
-                return decode(image, self.image_size, squeeze=self.squeeze)
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            return " ".join(str(error).split())[:80]
+            return read_picture(path, self.image_size, squeeze=self.squeeze)
+        except UnreadablePicture as error:
+            return error.reason
 
 
 def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -131,11 +129,7 @@ def pictures(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(
-                p
-                for p in place.rglob("*")
-                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-            )
+            inside = picture_files(place)
             if not inside:
                 raise KkaError(f"predict: the folder {place} holds no pictures.")
             found += inside

@@ -9,20 +9,14 @@ from typing import Any
 
 from kka import registry
 from kka.errors import KkaError
-from kka.project.config import Prepare
-from kka.records import Split, Splits, seed_of
+from kka.records import Split, Splits
 
-_GIVEN = ("seed", "image_size")  # from elsewhere in params.yaml
+_GIVEN = ("seed", "image_size")  # arguments of `load` and `archive` that are no options
 
 
 def names() -> list[str]:
     """The data sets that there are."""
     return registry.names(__name__)
-
-
-def splits_of(wanted: Prepare, seed: int) -> Splits:
-    """The splits that params.yaml asks for, by its section and its base seed. Raises what `load` does."""
-    return load(wanted.dataset, seed_of(seed, "prepare", "r0"), wanted.image_size, **wanted.options)
 
 
 def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:

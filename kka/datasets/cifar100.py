@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka import images
-from kka.datasets.shared import hub, parquet
+from kka.datasets.shared import hub
 from kka.errors import KkaError
+from kka.images import parquet
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
 
@@ -212,7 +213,7 @@ def _decode(source: str, pictures: list[Any], labels: list[Any]) -> Photographs:
         raise KkaError(
             f"{source}: wanted photographs with a fine_label from 0 to 99, got {'others' if pictures else 'none'}."
         )
-    pixels = parquet.decode(source, pictures)
+    pixels = [images.decode(picture, f"{source}, row {i}") for i, picture in enumerate(pictures)]
     if odd := {p.shape for p in pixels} - {(32, 32, 3)}:
         raise KkaError(
             f"{source}: wanted photographs of 32x32 pixels, got some of {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}."
@@ -220,17 +221,22 @@ def _decode(source: str, pictures: list[Any], labels: list[Any]) -> Photographs:
     return np.stack(pixels), np.array([CLASSES[label] for label in labels])
 
 
-def _read(source: str, part: str) -> tuple[list[Any], list[Any]]:
+def _read(source: str, part: str) -> list[list[Any]]:
     """The encoded photographs of one part, and their labels."""
+    return parquet.columns(_files(source, part), "img", "fine_label")
+
+
+def _files(source: str, part: str) -> list[Path]:
     folder = Path(source).expanduser()
     if folder.is_dir():
         if files := sorted(folder.rglob(f"{part}*.parquet")):
-            return parquet.read(files, "img", "fine_label")
+            return files
         raise KkaError(
-            f"cifar100: {folder} wants {part}.parquet, as Hugging Face writes it (or {part}-00000-of-00001.parquet), got no such file."
+            f"cifar100: {folder} wants {part}.parquet, as Hugging Face writes it (or {part}-00000-of-00001.parquet),"
+            " got no such file."
         )
     if not hub.is_id(source):
         raise KkaError(
             f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is neither."
         )
-    return hub.read("cifar100", source, part, "img", "fine_label")
+    return hub.files("cifar100", source, part)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from kka import registry
 from kka.log import Log, silent
-
-Images = NDArray[np.uint8]
+from kka.records import Images
 
 
 class Detector(Protocol):

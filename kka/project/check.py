@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kka.datasets.shared.files import alike, thumbs
-from kka.images import Images, contact_sheet
+from kka.drawing import contact_sheet
 from kka.project.doctor import Finding
-from kka.records import Split, Splits, sha256
+from kka.records import Images, Split, Splits, sha256
 
 PARTS = ("train", "calibration", "validation", "test")
 _NEAR = 1.0  # grey levels: as near as one photograph saved twice

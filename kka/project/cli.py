@@ -11,6 +11,8 @@ from kka import __version__
 from kka.errors import KkaError, out_of_space
 
 if TYPE_CHECKING:
+    from kka.project.config import Config
+    from kka.records import Splits
     from kka.scoring import Scorer
 
 
@@ -21,7 +23,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KkaError as error:
-            typer.echo(f"kka: {error}", err=True)
+            from kka.project.errors import sentence
+
+            typer.echo(f"kka: {sentence(error)}", err=True)
             raise typer.Exit(1) from None
         except Exception as error:
             if not out_of_space(error):
@@ -97,20 +101,27 @@ def check(
     """Read the data set as `prepare` would, say what it found, and draw a contact sheet. Changes nothing else."""
     import logging
 
-    from kka.datasets import splits_of
     from kka.project.check import findings, write_sheet
     from kka.project.config import read_config
 
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    config = read_config(Path("params.yaml"))
-    splits = splits_of(config.prepare, config.seed)
-    found = list(findings(splits))
-    for finding in found:
+    splits = _splits(read_config(Path("params.yaml")))
+    results = list(findings(splits))
+    for finding in results:
         typer.echo(str(finding))
     write_sheet(splits, sheet)
     typer.echo(f"wrote {sheet}: look at it")
-    if any(finding.mark == "fail" for finding in found):
+    if any(finding.mark == "fail" for finding in results):
         raise KkaError("what is marked fail above must be mended before anything is trained.")
+
+
+def _splits(config: "Config") -> "Splits":
+    """What the stage `prepare` would write."""
+    from kka import datasets
+    from kka.records import seed_of
+
+    section, seed = config.prepare, seed_of(config.seed, "prepare", "r0")
+    return datasets.load(section.dataset, seed, section.image_size, **section.options)
 
 
 @app.command()
@@ -125,10 +136,10 @@ def captions(out: Annotated[Path, typer.Argument(help="The file to write, one ca
     from kka.records import write_text
 
     config = read_config(Path("params.yaml"))
-    wanted, found = config.prepare, list(datasets.splits_of(config.prepare, config.seed).train.captions)
-    if datasets.has_archive(wanted.dataset) and config.synthesize.synthesizer == "bank":
-        found += datasets.archive(wanted.dataset, wanted.image_size, **wanted.options).captions
-    lines = [line for caption in found for line in caption.splitlines()]
+    section, texts = config.prepare, list(_splits(config).train.captions)
+    if datasets.has_archive(section.dataset) and config.synthesize.synthesizer == "bank":
+        texts += datasets.archive(section.dataset, section.image_size, **section.options).captions
+    lines = [line for text in texts for line in text.splitlines()]
     write_text(out, "".join(f"{line}\n" for line in lines))
     typer.echo(f"wrote {len(lines)} captions to {out}")
 
@@ -234,7 +245,8 @@ def _scorer(command: str, name: str | None) -> "Scorer":
     config = read_config(Path("params.yaml"))
     if name is not None and name not in (known := ["r0", *config.rounds]):
         raise KkaError(f"{command}: params.yaml has no round '{name}'. It has {', '.join(known)}.")
-    return Scorer.load(Path("data"), name or config.last, config.prepare)
+    calibration = Path("data", "splits", "calibration")
+    return Scorer.load(Path("data", name or config.last, "detector"), calibration, squeeze=config.prepare.squeeze)
 
 
 _OWN: dict[str, Any] = {

@@ -297,6 +297,23 @@ def flatten(values: Mapping[str, Any], head: str = "", joint: str = ".") -> Iter
             yield f"{head}{key}", value
 
 
+def lookup(values: Any, path: str) -> Any:
+    """The value at a dotted path in nested sections; None where there is none."""
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with other values, named by dotted paths. Raises KkaError where one does not fit."""
+    raw = config.model_dump()
+    for path, value in values.items():
+        section, _, key = path.rpartition(".")
+        place = lookup(raw, section) if section else raw
+        place[key] = value
+    return check_config(raw)
+
+
 def check_config(raw: Any, name: str = "params.yaml") -> Config:
     """A Config from plain values; `name` stands at the head of each mistake."""
     if not isinstance(raw, dict):

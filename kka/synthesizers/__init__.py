@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kka import images, registry
 from kka.errors import KkaError
-from kka.records import replace_folder, sha256
-
-Images = NDArray[np.uint8]
+from kka.records import Images, replace_folder, sha256
 
 
 class Synthesizer(Protocol):
@@ -134,7 +131,7 @@ def _finished(path: Path, n: int, size: int) -> Images | None:
     if not path.exists():
         return None
     try:
-        shard: Images = images.read_shard(path)
+        shard = images.read_shard(path)
     except KkaError:
         return None
     return shard if shard.shape == (n, size, size, 3) else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from transformers.utils import logging as transformers_logging
 
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.images import prepare
 from kka.records import sha256
 
@@ -111,7 +111,7 @@ class Synthesizer:
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
             )  # fmt: skip
         if not np.isfinite(out.images).all():
-            raise KkaError(
+            raise Collapse(
                 f"synthesize.options.dtype: {self.model} lost itself in {self.dtype}. Set it to bfloat16 or float32."
             )
         return np.asarray((out.images * 255).round(), dtype=np.uint8)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tests.pipelines.conftest import ROOT, tiny
+from tests.test_house import STAGES
 
 # Each stage writes its outs from the contents of its deps that are data, and from its parameters: so they change as
 # real ones do.
@@ -104,9 +105,8 @@ class Project:
         shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
         for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
             shutil.copy(ROOT / name, folder)
-        for path in (folder / "pipelines").glob("[!_]*.py") if stubs else ():
-            if path.stem not in ("track", "loop", "tune"):
-                path.write_text(f"NAME = {path.stem!r}\n{STUB}")
+        for stage in STAGES if stubs else ():
+            (folder / "pipelines" / f"{stage}.py").write_text(f"NAME = {stage!r}\n{STUB}")
         rounds = {"r1": {"prev": "r0"}, "r2": {"prev": "r1"}}
         config = tiny(rounds=rounds, last="r2", align__beta=0.3) if stubs else tiny()
         (folder / "params.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))

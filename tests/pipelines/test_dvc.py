@@ -250,6 +250,21 @@ def test_a_round_is_added_from_the_command_line_and_only_it_runs(project: Projec
     check_runs(project.runs(), ["r1", "r2", "r3"])
 
 
+def test_a_temporary_experiment_has_the_models_and_pictures_that_git_ignores(project: Project) -> None:
+    for name in ("models/own", "pictures/good", "../elsewhere/bad"):
+        (project.folder / name).mkdir(parents=True)
+    looks = "    for key in ('normal', 'anomalies'): assert Path(run.config.prepare.options[key]).is_dir()\n    name ="
+    stub = f"NAME = 'prepare'\n{STUB}".replace("    name =", looks)
+    (project.folder / "pipelines" / "prepare.py").write_text(stub)
+    project.params(describe__model="models/own", prepare__dataset="folder")
+    project.params(prepare__options={"normal": "pictures/good", "anomalies": "../elsewhere/bad"})
+    project.commit()
+    assert project.repro("exp", "run", "--temp", "prepare", "baseline") == ["prepare", "baseline"]
+    assert project.tool("git", "status", "--porcelain") == "" and not (project.folder / "data").exists()
+    # linked, not copied, and not into the project
+    assert not [path for path in project.folder.rglob("*") if path.is_symlink() and ".dvc" not in path.parts]
+
+
 def test_integer_round_keys_end_every_stage_instead_of_running_none(project: Project) -> None:
     path = project.folder / "params.yaml"
     values = yaml.safe_load(path.read_text())

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from kka.errors import KkaError
-from kka.images import rgb
+from kka.images import open_picture
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -55,11 +55,9 @@ def _pictures(files: Sequence[Path]) -> Iterator[list[Image.Image]]:
     for start in range(0, len(files), _BATCH):
         made = []
         for path in files[start : start + _BATCH]:
-            with Image.open(path) as image:
-                image.draft(None, (_SIDE, _SIDE))
-                small = rgb(ImageOps.exif_transpose(image))
-                small.thumbnail((_SIDE, _SIDE))
-                made.append(small)
+            small = open_picture(path, side=_SIDE).rgb
+            small.thumbnail((_SIDE, _SIDE))
+            made.append(small)
         yield made
 
 

@@ -115,9 +115,7 @@ def table(who: str, path: Path, columns: Sequence[str], more: Sequence[str] = ()
     """The rows of a csv whose head has the columns, and may have `more`. Raises KkaError for a missing or another
     column, or a row of another length."""
     if not path.is_file():
-        raise KkaError(
-            f"{who}: wanted a csv file, got {path}, which is none. Its path is relative to where params.yaml stands."
-        )
+        raise KkaError(f"{who}: wanted a csv file, got {path}, which is none. Its path is relative to {Path.cwd()}.")
     reader = csv.DictReader(io.StringIO(text(path), newline=""), skipinitialspace=True)
     reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     lacking = [c for c in columns if c not in (reader.fieldnames or [])]

@@ -2,9 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
-from kka.datasets.shared import parquet
 from kka.errors import KkaError
 
 _CONVERTED = "refs/convert/parquet"  # where the hub keeps its own parquet files of a data set that has none
@@ -38,12 +36,6 @@ def _of_one_configuration(who: str, source: str, root: Path, found: list[Path]) 
             f"{who}: '{source}' holds several data sets ({', '.join(kinds[:3])}). Fetch one, and name its folder."
         )
     return found
-
-
-def read(who: str, source: str, part: str, picture: str, beside: str) -> tuple[list[Any], list[Any]]:
-    """The encoded pictures ({bytes, path}) in the column `picture`, and the values in the column `beside`. Raises
-    KkaError as `files`."""
-    return parquet.read(files(who, source, part), picture, beside)
 
 
 def is_id(source: str) -> bool:

@@ -1,8 +1,8 @@
 """Frozen feature extractors: a Hugging Face vision model by id or path, or what a factory of the user's own makes.
 
 A factory is named `package.module:function` or `path/to/file.py:function`; called without arguments it gives a module
-from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one in
-params.yaml is to run its code."""
+from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one
+is to run its code."""
 
 import hashlib
 import importlib
@@ -147,7 +147,7 @@ def _module(name: str, where: str) -> Any:
                 f"{where}: {_reason(error)}. Install it, or name a file as path/to/file.py:function."
             ) from error
     if not path.is_file():
-        raise KkaError(f"{where}: there is no file {path}. Its path is relative to where params.yaml stands.")
+        raise KkaError(f"{where}: there is no file {path}. Its path is relative to {Path.cwd()}.")
     spec = importlib.util.spec_from_file_location(f"kka_backbone_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -177,11 +177,13 @@ def _pretrained(reference: str) -> nn.Module:
         model, info = AutoModel.from_pretrained(expanduser(reference), dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise KkaError(
-            f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got {_reason(error)}"
+            f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got"
+            f" {_reason(error)}"
         ) from None
     if "image_mean" not in processor or not hasattr(model.config, "num_channels"):
         raise KkaError(
-            f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt or DINOv2."
+            f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt"
+            " or DINOv2."
         )
     if any(key.startswith("pooler.") for key in info["missing_keys"]):
         model.pooler = None  # a classifier's checkpoint has none: it would be of random weights, and is not used

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from kka.errors import KkaError
-from kka.records import read_json, whole_folder, write_json
+from kka.errors import BrokenFile, KkaError
+from kka.records import Images, read_json, whole_folder, write_json
 
-Images = NDArray[np.uint8]
 BATCH = 64
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
@@ -31,7 +29,8 @@ def check_fit(who: str, normals: Images, anomalies: Images | None, generated_nor
             check_images(f"{who}.fit: {name}", images)
             if images.shape[1:] != normals.shape[1:]:
                 raise KkaError(
-                    f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both alike."
+                    f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both"
+                    " alike."
                 )
 
 
@@ -42,7 +41,8 @@ def check_score(who: str, images: Images, size: tuple[int, int] | None) -> None:
     check_images(f"{who}.score: images", images)
     if tuple(images.shape[1:3]) != size:
         raise KkaError(
-            f"{who}.score wants pictures as large as in its fit, {size[1]}x{size[0]}, got {_size(images)}. Prepare both alike."
+            f"{who}.score wants pictures as large as in its fit, {size[1]}x{size[0]}, got {_size(images)}. Prepare"
+            " both alike."
         )
 
 
@@ -96,17 +96,15 @@ def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, t
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What detector.json says: detector, size, options. Raises KkaError where it is missing or broken."""
+    """What detector.json says: detector, size, options. Raises BrokenFile where it is missing or broken."""
     found = read_json(folder / _FACTS)
     if not isinstance(found, dict) or set(found) != {"detector", "size", "options"} or len(found["size"]) != 2:
-        raise KkaError(
-            f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(found)[:60]}. Fit it again."
-        )
+        raise BrokenFile(f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(found)[:60]}.")
     return found
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """The saved tensors by name. Raises KkaError where the file is missing or broken."""
+    """The saved tensors by name. Raises BrokenFile where the file is missing or broken."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -114,17 +112,15 @@ def weights(folder: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (FileNotFoundError, SafetensorError) as error:
-        raise KkaError(f"{path}: wanted a detector's weights, got {_reason(error)}. Fit the detector again.") from None
+        raise BrokenFile(f"{path}: wanted a detector's weights, got a broken file ({_reason(error)}).") from None
 
 
 def restore(folder: Path, module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fills a module in evaluation mode. Raises KkaError where the tensors are not its own."""
+    """Fills a module in evaluation mode. Raises BrokenFile where the tensors are not its own."""
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise KkaError(
-            f"{folder / _WEIGHTS}: the weights are another network's ({_reason(error)}). Fit the detector again."
-        ) from None
+        raise BrokenFile(f"{folder / _WEIGHTS}: the weights are another network's ({_reason(error)}).") from None
     module.eval()
 
 

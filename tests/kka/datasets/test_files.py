@@ -18,6 +18,7 @@ from scipy.io import savemat
 
 from kka import datasets
 from kka.datasets import ucm
+from kka.datasets.shared.files import first_ones
 from kka.errors import KkaError
 from kka.records import Split, Splits, sha256
 from tests.conftest import ROOT, cached, photographs
@@ -156,11 +157,11 @@ def test_near_duplicates_by_their_distance() -> None:
     shifted[:, ::2] += 1
     shifted[:, 1::2] -= 1
     split = Split(np.concatenate([base, shifted, base + 40]), ("",) * 3, np.zeros(3, np.int64), ("",) * 3)
-    files = [Path(str(i)) for i in range(3)]
-    assert files.first_ones("folder", split, files, 1.0).tolist() == [0, 2]
-    assert files.first_ones("folder", split, files, 0.99).tolist() == [0, 1, 2]
+    paths = [Path(str(i)) for i in range(3)]
+    assert first_ones("folder", split, paths, 1.0).tolist() == [0, 2]
+    assert first_ones("folder", split, paths, 0.99).tolist() == [0, 1, 2]
     other = Split(split.images, split.captions, np.array([0, 1, 0]), split.groups)
-    assert files.first_ones("folder", other, files, 1.0).tolist() == [0, 1, 2]  # a small defect is no repeat
+    assert first_ones("folder", other, paths, 1.0).tolist() == [0, 1, 2]  # a small defect is no repeat
 
 
 def test_a_fixed_camera_is_told_what_to_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kka import datasets
 from kka.datasets import cifar100
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.images import prepare
 from kka.records import Split, sha256
 from kka.synthesizers import create
@@ -70,7 +70,7 @@ def test_each_photograph_at_most_once_though_it_stands_there_twice(folder: Path)
 
 def test_an_archive_that_is_used_up_is_one_sentence(folder: Path) -> None:
     with pytest.raises(
-        KkaError,
+        Collapse,
         match="^the bank wanted a photograph for 'a fox', got none: all 20 are used up. Lower describe.count, or give",
     ):
         bank(folder).synthesize(["a fox"] * 21, range(21))

@@ -79,5 +79,6 @@ def test_the_command_reads_params_and_draws(tmp_path: Path, monkeypatch: pytest.
     presets.write("folder", tmp_path / "params.yaml", ["prepare.options.normal=god"], force=True)
     result = CliRunner().invoke(app, ["data", "check"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.endswith("kka: folder: normal wants a folder, got god, which is no such folder. Its path is relative to where"
-                                  " params.yaml stands.\n")  # fmt: skip
+    assert result.stderr.endswith(
+        f"kka: folder: normal wants a folder, got god, which is no such folder. Its path is relative to {tmp_path}.\n"
+    )

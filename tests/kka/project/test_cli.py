@@ -7,9 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 import kka
+from kka.errors import BrokenFile, KkaError, StaleFile
 from kka.mini.train import read_captions
 from kka.project import presets
 from kka.project.cli import app
+from kka.project.errors import sentence
 
 run = CliRunner().invoke
 
@@ -85,3 +87,24 @@ def test_the_command_stays_light() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert told.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (BrokenFile("a.json is missing."), " Run the stage that writes it, or `dvc repro`."),
+        (StaleFile("a was fitted on other weights."), " Run `dvc repro --force --downstream baseline`."),
+        (KkaError("there is no preset 'a'."), ""),
+    ],
+)
+def test_the_project_says_how_a_file_is_written_again(error: KkaError, remedy: str) -> None:
+    assert sentence(error) == f"{error}{remedy}"
+
+
+def test_commands_print_the_remedy(project: Path) -> None:
+    presets.write("blossom", project / "params.yaml")
+    (project / "picture.png").write_bytes(b"")
+    result = run(app, ["predict", "picture.png"])
+    assert result.stderr == (
+        "kka: data/r3/detector/detector.json is missing. Run the stage that writes it, or `dvc repro`.\n"
+    )
