@@ -43,26 +43,26 @@ def updated(page: str) -> str:
     return f"{head}{begin}\n\n{parameters()}\n\n{end}{tail}"
 
 
-def _table(rows: Iterator[tuple[str, str, str, str]]) -> str:
-    lines = ["key | default | values | meaning", "---|---|---|---"]
+def _table(rows: Iterator[tuple[str, str, str]]) -> str:
+    lines = ["key | default (values) | meaning", "---|---|---"]
     return "\n".join([*lines, *(" | ".join(cells) for cells in rows)])
 
 
 def _rows(
     model: Any, values: Mapping[str, Any], comments: Mapping[str, str], head: str, without: tuple[str, ...] = ()
-) -> Iterator[tuple[str, str, str, str]]:
-    """Key below its section, default, values allowed and comment of each parameter; a section in a section has a row
-    for its comment."""
+) -> Iterator[tuple[str, str, str]]:
+    """Key below its section, default with the values allowed, and comment of each parameter; a section in a section has
+    a row for its comment."""
     for key, field in model.model_fields.items():
         path = f"{head}{key}"
         if key in without:
             continue
         short, comment = f"`{path.partition('.')[2] or path}`", comments.get(path, "")
         if _section(field):
-            yield short, "", "", comment
+            yield short, "", comment
             yield from _rows(field.annotation, values[key], comments, f"{path}.")
         else:
-            yield short, _default(values[key]), allowed(field), comment
+            yield short, f"{_default(values[key])} ({allowed(field)})", comment
 
 
 def _section(field: FieldInfo) -> bool:
