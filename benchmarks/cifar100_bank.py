@@ -20,6 +20,7 @@ from benchmarks.digest import Code
 from kka import datasets, detectors
 from kka.metrics import auroc
 from kka.mini import lm
+from kka.mini.train import divided
 from kka.project import presets
 from kka.project.config import Config, check_config
 from kka.project.doctor import cores
@@ -51,7 +52,7 @@ def train_writer(config: Config, out: Path) -> None:
         split = datasets.load(wanted.dataset, config.seed, wanted.image_size, **wanted.options)
         archive = datasets.archive(wanted.dataset, wanted.image_size, **wanted.options)
         texts = [line for caption in (*split.train.captions, *archive.captions) for line in caption.splitlines()]
-        lm.train(out, texts, steps=800)
+        lm.train(out, *divided(texts), steps=800)
 
 
 def run(source: Path, seed: int, work: Path) -> dict[str, dict[str, list[float]]]:

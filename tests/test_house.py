@@ -173,7 +173,7 @@ def test_the_library_does_not_speak_of_the_platform(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_modules_are_short(name: str) -> None:
-    most = 80 if name in {f"pipelines.{s}" for s in STAGES} else 300
+    most = 100 if name in {f"pipelines.{s}" for s in STAGES} else 300
     assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= most
 
 

@@ -41,12 +41,12 @@ def _writer(out: Path, corpus: Path | None, seed: int, scale: float, device: str
     if corpus is None:
         captions, held_out, steps = _blossom_captions("lm", seed), _blossom_captions("lm held out", seed, 2000), 2500
     else:
-        captions, held_out = _divided(read_captions(corpus))
+        captions, held_out = divided(read_captions(corpus))
         steps = 800
     lm.train(out, captions, held_out, seed, device, steps=max(1, round(steps * scale)))
 
 
-def _divided(captions: list[str], every: int = 50) -> tuple[list[str], list[str]]:
+def divided(captions: list[str], every: int = 50) -> tuple[list[str], list[str]]:
     """Each fiftieth caption is held out, the first of them in any case, and the others are trained on."""
     held_out = captions[::every]
     return [c for i, c in enumerate(captions) if i % every] or captions, held_out

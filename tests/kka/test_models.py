@@ -84,7 +84,7 @@ def test_a_text_may_end_by_any_end_that_the_model_knows(tmp_path: Path) -> None:
     layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
     layer.bias.data[end] = -9.0  # the tokenizer's end is less likely than any word
     head, tail = (made.tokenizer(t).input_ids for t in (made.prompt(ASKED[0]), made.answer(CAPTIONS[0])))
-    logs = made.model(torch.tensor([head + tail])).logits[0].log_softmax(-1)[len(head) - 1 :]
+    logs = made.model(torch.tensor([head + tail])).logits[0].detach().log_softmax(-1)[len(head) - 1 :]
     words = min(float(logs[i, token]) for i, token in enumerate(tail))
     assert float(logs[-1, end]) < words
     for ends, least in ((end, logs[-1, end]), ([end, other], min(words, float(logs[-1, other])))):

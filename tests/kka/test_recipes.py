@@ -42,6 +42,6 @@ def test_the_perplexity_is_that_of_whole_captions_the_model_has_not_trained_on()
 
 def test_captions_are_held_out_of_a_corpus() -> None:
     captions = [f"caption {i}" for i in range(101)]
-    trained, held_out = train._divided(captions)
+    trained, held_out = train.divided(captions)
     assert held_out == ["caption 0", "caption 50", "caption 100"] and sorted(trained + held_out) == sorted(captions)
-    assert train._divided(["one"]) == (["one"], ["one"])
+    assert train.divided(["one"]) == (["one"], ["one"])
