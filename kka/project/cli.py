@@ -214,7 +214,8 @@ def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[st
         yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
     if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
         yield (
-            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures of"
+            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal"
+            " pictures of"
             " the training. Look whether camera, crop and size are the same"
         )
 
@@ -238,7 +239,8 @@ def export(
 
     apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
     typer.echo(
-        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than {apart:.0e}"
+        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than"
+        f" {apart:.0e}"
     )
 
 

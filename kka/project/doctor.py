@@ -133,7 +133,8 @@ def reachable(what: str, kind: Kind, reference: str, root: Path, *, offline: boo
         return Finding(
             "fail",
             what,
-            f"{where}: no folder here and not in the Hugging Face cache, and the hub is offline. Unset HF_HUB_OFFLINE once",
+            f"{where}: no folder here and not in the Hugging Face cache, and the hub is offline. Unset HF_HUB_OFFLINE"
+            " once",
         )
     return _on_the_hub(what, kind, reference)
 
@@ -161,7 +162,8 @@ def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
     except Exception as error:  # no network, a proxy, a hub that is ill: each means that it cannot be fetched now
         reason = type(error).__name__
         return Finding(
-            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached ({reason}). Go online"
+            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached"
+                          f" ({reason}). Go online"
             " once, or name a folder",
         )  # fmt: skip
     return Finding(

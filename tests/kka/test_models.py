@@ -161,7 +161,8 @@ from kka.describing.writer import Writer
 from kka.errors import KkaError
 from kka.synthesizers.diffusion import Synthesizer
 Writer.load("someone/writer")
-print(Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0]).shape, backbones.load("someone/eye").depth)
+painted = Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0])
+print(painted.shape, backbones.load("someone/eye").depth)
 print(doctor.reachable("describe", "model", "someone/writer", Path.cwd(), offline=True).mark)
 for make in (lambda: Synthesizer(model="someone/nobody"), lambda: backbones.load("someone/nobody"),
              lambda: Writer.load("someone/nobody")):
@@ -195,7 +196,8 @@ class Server(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"error": "no such model"}')
             return
-        said = f"{prompt} {asked['seed']} {asked['model']} {asked['max_tokens']} {asked['temperature']} {self.headers['Authorization']}"
+        settings = " ".join(str(asked[key]) for key in ("seed", "model", "max_tokens", "temperature"))
+        said = f"{prompt} {settings} {self.headers['Authorization']}"
         self.send_response(200)
         self.end_headers()
         choices = {} if prompt == "odd" else {"choices": [{"message": {"content": said}}]}
