@@ -17,8 +17,7 @@ check: .venv/installed
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
 
 ui: .venv/installed
-	@echo 'In half a minute: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
-	@MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1
+	@.venv/bin/python -m pipelines.track ui
 
 dashboard: .venv/installed
 	@.venv/bin/optuna-dashboard $(CURDIR)/mlruns/optuna.journal --host 127.0.0.1

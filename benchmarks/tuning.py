@@ -32,7 +32,7 @@ from pipelines.loop import step
 from pipelines.stage import make_run
 from pipelines.tuning.confirm import candidates, confirmed
 from pipelines.tuning.mirror import draw as plots
-from pipelines.tuning.study import begun_with, folder, load_study, over
+from pipelines.tuning.study import begun_with, ended_trials, load_study, study_folder
 from pipelines.tuning.trial import Trials
 
 ROOT = Path(__file__).parent.parent
@@ -50,9 +50,9 @@ def labelled(place: Path, test: Split) -> dict[str, float]:
 def ranking(study: optuna.Study, config: Config, home: Path) -> list[dict[str, Any]]:
     """A row for each trial and round: what the study saw, what it would have seen with the labels of the validation
     split, and what the labels of the test split say."""
-    place, rows = folder(config, home), []
+    place, rows = study_folder(config, home), []
     test, validation = (read_split(place / "base" / "data" / "splits" / part) for part in ("test", "validation"))
-    for trial in over(study):
+    for trial in ended_trials(study):
         for name in config.lineage(config.last):
             if name in trial.user_attrs:
                 detector = place / "trials" / str(trial.number) / "data" / name / "detector"
@@ -84,7 +84,7 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def fresh(study: optuna.Study, config: Config, home: Path) -> dict[str, dict[str, Any]]:
     """The candidates on the fresh seeds of their confirmation: what the study saw there, and what the labels say."""
-    place, found = folder(config, home), {}
+    place, found = study_folder(config, home), {}
     test = read_split(place / "base" / "data" / "splits" / "test")
     for one in confirmed(study, config):
         roots = [place / "confirm" / f"{one.name}-{i}" for i in range(config.tune.confirm.seeds)]
@@ -95,7 +95,7 @@ def fresh(study: optuna.Study, config: Config, home: Path) -> dict[str, dict[str
 
 def cost(study: optuna.Study, config: Config, home: Path) -> dict[str, float]:
     """Seconds of the trials, and of one loop as they run it that finds nothing done before."""
-    trials = over(study)
+    trials = ended_trials(study)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         alone = Trials(config, Path(scratch))
         (alone.folder / "base").mkdir()
@@ -185,7 +185,7 @@ def main() -> None:
     }
     stamp.write(RESULT, found, made)
     draw(rows, ROOT / "docs" / "tuning-objective.png")
-    for path in plots(study, folder(config, home)):
+    for path in plots(study, study_folder(config, home)):
         if path.stem in ("optimization_history", "intermediate_values"):
             shutil.copy(path, ROOT / "docs" / f"tuning-{path.stem.replace('_', '-')}.png")
     print(table(read_json(RESULT)))

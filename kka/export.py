@@ -110,7 +110,8 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
     make = getattr(scorer.detector, "scorer", None)
     if make is None:
         raise KkaError(
-            f"export: the detector '{scorer.name}' has no scorer(), the module that is exported. Give it one, or use `kka predict`."
+            f"export: the detector '{scorer.name}' has no scorer(), the module that is exported. Give it one, or use"
+            " `kka predict`."
         )
     graph = Prepared(make(), scorer.image_size, scorer.squeeze).eval()
     n, height, width = (torch.export.Dim(d) for d in ("n", "height", "width"))
@@ -131,7 +132,8 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
     except Exception as error:  # of torch, onnxscript, onnx or protobuf, each of its own kind
         reason = " ".join(str(error).split())[:160]
         raise KkaError(
-            f"export: the detector '{scorer.name}' cannot be made an ONNX file of at most 2 GB ({reason}). Use `kka predict`."
+            f"export: the detector '{scorer.name}' cannot be made an ONNX file of at most 2 GB ({reason}). Use `kka"
+            " predict`."
         ) from error
     return content
 
@@ -148,7 +150,8 @@ def _compared(scorer: Scorer, content: bytes, pictures: Images) -> float:
         apart = np.abs(got - wanted)
         if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
             raise KkaError(
-                f"export: the ONNX file's scores differ from the detector's by up to {apart.max():.2g} on pictures of {width}x{height}"
+                f"export: the ONNX file's scores differ from the detector's by up to {apart.max():.2g} on pictures of"
+                f" {width}x{height}"
                 f" pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is written. Use `kka predict`."
             )
         worst = max(worst, float(apart.max()))

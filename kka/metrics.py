@@ -63,8 +63,8 @@ def bootstrap_interval(
 class Comparison:
     """How much higher one detector's figure is than another's, and the interval of the gain with its two-sided level.
 
-    Better for sure means everywhere that the whole interval lies above zero. Of two that are equal, one is called better
-    in (1 - level) / 2 of all comparisons, and worse in as many."""
+    Better for sure means everywhere that the whole interval lies above zero. Of two that are equal, one is called
+    better in (1 - level) / 2 of all comparisons, and worse in as many."""
 
     gain: float
     low: float

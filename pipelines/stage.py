@@ -19,7 +19,7 @@ from kka.project.doctor import cores, preflight
 from kka.project.errors import sentence
 from kka.records import seed_of
 from pipelines.layout import BASELINE, Layout, RoundFiles
-from pipelines.tracking.live import home, telling
+from pipelines.tracking.live import home, recording
 
 COLLAPSED = 3  # the exit code of a stage whose own parameters made nothing of use
 
@@ -76,7 +76,7 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
             preflight(run.config, run.root)
         if torch:
             prepare_torch()
-        with telling(home(), run.config, name, run.round, run.root) as log:
+        with recording(home(), run.config, name, run.round, run.root) as log:
             main(replace(run, log=log))
         if name == "report":
             # results that came from the cache are recorded now: the next experiment may have other parameters, and the
@@ -95,8 +95,8 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
 
 
 def link_ignored(config: Config, root: Path, project: Path) -> None:
-    """Models and data that params.yaml names by relative paths are those of the `project`, also in `root`, its temporary
-    copy that `dvc exp run --temp` works in: what git ignores, such as models/, DVC does not copy, so it is linked."""
+    """Links the models and data that params.yaml names by relative paths from the `project` into `root`, its temporary
+    copy that `dvc exp run --temp` works in: DVC does not copy what git ignores, such as models/."""
     if root == project:
         return
     for path in _paths(config):

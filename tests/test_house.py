@@ -56,6 +56,7 @@ DOORS = {
     "datasets": ("kka.alignment",),
     "diffusers": ("kka.synthesizers.diffusion", "kka.mini.*"),
     "dvc": ("pipelines.tracking.*", "pipelines.tuning.*"),
+    "dvc_data": ("pipelines.tracking.*",),
     "mlflow": ("pipelines.tracking.*",),
     "optuna": ("pipelines.tuning.*",),
     "jinja2": ("pipelines.reporting.page",),

@@ -28,8 +28,10 @@ TEMPLATES = (
     "a {size} {colour} flower with {count} {shape} petals and a {centre} centre, in front of {background}",
     "this {size} flower has {count} {shape} petals in {colour} around a {centre} centre, before {background}",
     "{count} {shape} {colour} petals and a {centre} centre make a {size} bloom against {background}",
-    "a {size} bloom whose {colour} petals are {shape} and {count} in number, its centre {centre}, with {background} behind",
-    "the petals of this {size} flower are {colour} and {shape}, {count} of them, the centre is {centre}, behind it {background}",
+    "a {size} bloom whose {colour} petals are {shape} and {count} in number, its centre {centre}, with {background}"
+    " behind",
+    "the petals of this {size} flower are {colour} and {shape}, {count} of them, the centre is {centre}, behind it"
+    " {background}",
     "against {background} stands a {size} flower with {count} {colour} {shape} petals and a {centre} centre",
     "seen from above, a {size} {colour} flower, petals {shape}, {count} of them, centre {centre}, over {background}",
     "before {background}, a {centre} centre ringed by {count} {shape} {colour} petals, a {size} flower",

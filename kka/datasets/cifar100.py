@@ -19,17 +19,21 @@ from kka.images import parquet
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
 
+HUB = True
+
 # In the order of `fine_label`, so that files without Hugging Face's own list of names are read too.
 # fmt: off
 CLASSES = (
-    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy", "bridge", "bus",
-    "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab",
-    "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo",
-    "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse",
-    "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy",
-    "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
-    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger",
-    "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
 )
 # fmt: on
 SUPERCLASSES = {
@@ -129,7 +133,8 @@ def archive(
     archived, _ = divide(normal, archive_classes, archive_seed)
     if not archived:
         raise KkaError(
-            "cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than bank."
+            "cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than"
+            " bank."
         )
     pixels, names = _photographs(source)[0]
     rng = np.random.default_rng(seed_of("cifar100", "archive", archive_seed))
@@ -216,7 +221,8 @@ def _decode(source: str, pictures: list[Any], labels: list[Any]) -> Photographs:
     pixels = [images.decode(picture, f"{source}, row {i}") for i, picture in enumerate(pictures)]
     if odd := {p.shape for p in pixels} - {(32, 32, 3)}:
         raise KkaError(
-            f"{source}: wanted photographs of 32x32 pixels, got some of {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}."
+            f"{source}: wanted photographs of 32x32 pixels, got some of"
+            f" {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}."
         )
     return np.stack(pixels), np.array([CLASSES[label] for label in labels])
 
@@ -237,6 +243,7 @@ def _files(source: str, part: str) -> list[Path]:
         )
     if not hub.is_id(source):
         raise KkaError(
-            f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is neither."
+            f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is"
+            " neither."
         )
     return hub.files("cifar100", source, part)

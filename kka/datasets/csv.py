@@ -13,6 +13,7 @@ from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
 
+PATHS = ("source",)
 PARTS = ("train", "calibration", "validation", "test")
 LABELS = {"0": 0, "normal": 0, "good": 0, "ok": 0, "1": 1, "anomaly": 1, "anomalous": 1, "defect": 1, "bad": 1}
 

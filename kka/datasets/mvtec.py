@@ -11,6 +11,8 @@ from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
 
+PATHS = ("source", "captions")
+MODELS = ("captioner",)
 GOOD = ("good", "ok", "normal")
 
 

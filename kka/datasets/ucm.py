@@ -13,11 +13,12 @@ from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
 
+PATHS = ("source", "captions")
 # In the order in which UCM-Captions counts its pictures, a hundred of each.
 CLASSES = (
-    "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest", "freeway", "golfcourse",
-    "harbor", "intersection", "mediumresidential", "mobilehomepark", "overpass", "parkinglot", "river", "runway", "sparseresidential",
-    "storagetanks", "tenniscourt",
+    "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential", "forest",
+    "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark", "overpass",
+    "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt",
 )  # fmt: skip
 
 
@@ -76,7 +77,8 @@ def _captions_of(source: Path) -> dict[str, str]:
         return {_stem(row): lines("\n".join(_sentences(row))) for row in rows}
     except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise KkaError(
-            f"ucm: captions {source} wants {{images: [{{filename, sentences}}]}} or [{{ucm_file, captions}}], got others ({error!r:.80})."
+            f"ucm: captions {source} wants {{images: [{{filename, sentences}}]}} or [{{ucm_file, captions}}], got"
+            f" others ({error!r:.80})."
         ) from None
 
 

@@ -48,6 +48,13 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raises KkaError for an unknown name or option, or a value of another type than the detector says."""
+    make, who = registry.find(__name__, name).Detector, f"the detector '{name}'"
+    registry.check_options(who, options, make, without=("seed",))
+    registry.check_types(who, options, make)
+
+
 def create(name: str, seed: int, **options: Any) -> Detector:
     """An unfitted detector. Raises KkaError for an unknown name or option."""
     make = registry.find(__name__, name).Detector

@@ -16,22 +16,32 @@ if TYPE_CHECKING:
     from kka.scoring import Scorer
 
 
-class Commands(TyperGroup):
-    """Prints a user's mistake as its one sentence, and ends with 1."""
+class Guard:
+    """To mix into a class of commands: prints an error that is no fault of the program as its sentence, and ends with
+    1."""
+
+    def explain(self, error: Exception) -> str | None:
+        """The sentence of an error; None for a fault of the program."""
+        if isinstance(error, KkaError):
+            from kka.project.errors import sentence
+
+            return sentence(error)
+        if out_of_space(error):
+            return f"no space left to write to ({error}). Free some, and run it again."
+        return None
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except KkaError as error:
-            from kka.project.errors import sentence
-
-            typer.echo(f"kka: {sentence(error)}", err=True)
-            raise typer.Exit(1) from None
+            return super().invoke(ctx)  # type: ignore[misc]  # of the class of commands behind
         except Exception as error:
-            if not out_of_space(error):
+            if (explained := self.explain(error)) is None:
                 raise
-            typer.echo(f"kka: no space left to write to ({error}). Free some, and run it again.", err=True)
+            typer.echo("\n".join(f"kka: {line}" for line in explained.splitlines()), err=True)
             raise typer.Exit(1) from None
+
+
+class Commands(Guard, TyperGroup):
+    """Commands of the project."""
 
 
 app = typer.Typer(
@@ -204,8 +214,9 @@ def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[st
         yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
     if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
         yield (
-            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal pictures of the training."
-            " Look whether camera, crop and size are the same"
+            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal"
+            " pictures of"
+            " the training. Look whether camera, crop and size are the same"
         )
 
 
@@ -228,7 +239,8 @@ def export(
 
     apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
     typer.echo(
-        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than {apart:.0e}"
+        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than"
+        f" {apart:.0e}"
     )
 
 

@@ -52,7 +52,8 @@ def write(name: str, path: Path, changes: Sequence[str] = (), *, force: bool = F
     whole = text(name, changes)
     if not force and path.exists() and path.read_text(encoding="utf-8") not in (whole, *(text(n) for n in names())):
         raise KkaError(
-            f"{path} differs from every preset: it was changed, or written with --set. Say --force to overwrite it, with every --set again."
+            f"{path} differs from every preset: it was changed, or written with --set. Say --force to overwrite it,"
+            " with every --set again."
         )
     write_text(path, whole)
 

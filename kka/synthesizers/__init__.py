@@ -37,14 +37,20 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raises KkaError for an unknown name or option, or a value of another type than the synthesizer says."""
+    make = registry.find(__name__, name).Synthesizer
+    registry.check_options(f"the synthesizer '{name}'", options, make)
+    registry.check_types(f"the synthesizer '{name}'", options, make)
+
+
 def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
     """A synthesizer by name. `data` says what the project's data are (dataset, dataset_options, image_size): a
     synthesizer is given what it takes of that, unless its options say otherwise. Raises KkaError for an unknown name or
     option."""
+    check_options(name, options)
     make = registry.find(__name__, name).Synthesizer
     known = registry.keywords(make)
-    registry.check_options(f"the synthesizer '{name}'", options, make)
-    registry.check_types(f"the synthesizer '{name}'", options, make)
     made: Synthesizer = make(**{k: v for k, v in data.items() if k in known} | options)
     return made
 

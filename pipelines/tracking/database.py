@@ -5,18 +5,19 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from typer.core import TyperCommand, TyperGroup
 
 from kka.errors import KkaError
+from kka.project.cli import Guard
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kka")
-KIND = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # else the page of an experiment opens on traces of language models
+# else the page of an experiment opens on traces of language models
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 PLACES = (  # of artifacts, in MLflow's database: table and column
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -42,67 +43,99 @@ def connect(home: Path) -> tuple[Any, str]:
     import mlflow  # set_tracking_uri would set the variable for whoever asks next
 
     home.mkdir(parents=True, exist_ok=True)
-    database = home / "mlflow.db"
+    database, artifacts = home / "mlflow.db", (home / "artifacts").as_uri()
     server = os.environ.get("MLFLOW_TRACKING_URI", "").replace(f"sqlite:///{database}", "")
     with FileLock(home / "database.lock"):
         if not server and not database.exists():
-            _create(database, (home / "artifacts").as_uri())
-        place = server or f"sqlite:///{database}"
+            _create(database, artifacts)
+        uri = server or f"sqlite:///{database}"
         if server:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # not minutes of silence
-        client, artifacts = mlflow.MlflowClient(tracking_uri=place), None if server else (home / "artifacts").as_uri()
+        client = mlflow.MlflowClient(tracking_uri=uri)
         try:
-            found = client.get_experiment_by_name(EXPERIMENT)
-            number = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts, tags=KIND)
+            experiment = client.get_experiment_by_name(EXPERIMENT) or client.get_experiment(
+                client.create_experiment(EXPERIMENT, None if server else artifacts, tags=KIND)
+            )
         except mlflow.MlflowException as error:
             raise KkaError(
-                f"MLflow at {place} wants to be reached, got: {' '.join(str(error).split())[:160]}... Nothing is lost: when it is there,"
+                f"MLflow at {uri} wants to be reached, got: {brief(error, 160)}... Nothing is lost: when it is there,"
                 " run the command again."
             ) from None
-        if artifacts:
-            _settle(database, artifacts)
-    return client, str(number)
+        if not server:
+            _settle(database, experiment.artifact_location, artifacts)
+    return client, str(experiment.experiment_id)
 
 
 def _create(database: Path, artifacts: str) -> None:
-    """A database with all its tables, whole or not at all: MLflow's makes one table after another, and never goes on
-    with half of them."""
+    """A database with all its tables, whole or not at all: MLflow makes one table after another, and never goes on with
+    half of them."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     part = database.with_name(f"{database.name}.part")
-    for whose in (database, part):  # of one that somebody removed, to end in the new one; or of a killed process
+    for path in (database, part):  # left by a database that somebody removed, or by a killed process
         for end in ("-wal", "-shm", "-journal"):
-            whose.with_name(whose.name + end).unlink(missing_ok=True)
+            path.with_name(path.name + end).unlink(missing_ok=True)
     part.unlink(missing_ok=True)
     SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()
     part.replace(database)
 
 
-def _settle(database: Path, artifacts: str) -> None:
-    """WAL, so that readers and a writer go side by side, and twice as fast. And where the folder was moved, or copied,
-    since: all places of artifacts in it that the database names, for MLflow writes them down in full."""
-    with sqlite3.connect(database) as connection:
+def _settle(database: Path, before: str, artifacts: str) -> None:
+    """Switches to WAL, so that readers and a writer go side by side, and twice as fast; and where the folder was moved
+    or copied since, moves all places of artifacts in it that the database names, for MLflow keeps them as absolute
+    paths, whichever way they are given."""
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        known = "SELECT artifact_location FROM experiments WHERE name = ?"
-        before = str(connection.execute(known, (EXPERIMENT,)).fetchone()[0])
-        moved = before != artifacts and before.startswith("file:") and before.endswith("/artifacts")
-        for table, column in PLACES if moved else ():
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (artifacts, len(before) + 1, before, len(before) + 1, f"{before}/"),
-            )
-    connection.close()
+        if before != artifacts and before.startswith("file:") and before.endswith("/artifacts"):
+            _move(connection, before, artifacts)
 
 
-def command(main: Callable[[list[str]], None]) -> None:
-    """Runs `main` on argv; what goes wrong in MLflow is one sentence, as a user's mistakes are."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        main(sys.argv[1:])
-    except KkaError as error:
-        sys.exit(f"kka: {error}")
-    except MlflowException as error:
-        sys.exit(
-            f"kka: MLflow says: {' '.join(str(error).split())[:300]}. Nothing is lost: mend that, and run the command again."
+def _move(connection: sqlite3.Connection, before: str, artifacts: str) -> None:
+    """No API of MLflow does this. What its range of versions has is tested with each of them; of what another one lacks
+    a line is said."""
+    missing = []
+    for table, column in PLACES:
+        columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+        if (column,) not in columns:
+            missing.append(f"{table}.{column}")
+            continue
+        connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            (artifacts, len(before) + 1, before, len(before) + 1, f"{before}/"),
         )
+    if missing:
+        print(
+            f"kka: this version of MLflow has no {', '.join(missing)}: some artifacts may still be looked for where the"
+            f" project was, in {before}.",
+            file=sys.stderr,
+        )
+
+
+def address(experiment: str, server: str) -> str:
+    """Where the user interface at `server` shows the runs."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
+def brief(error: Exception, length: int) -> str:
+    """An error's words on one line."""
+    return " ".join(str(error).split())[:length]
+
+
+class _Guard(Guard):
+    """What goes wrong in MLflow is one sentence, as a user's mistakes are."""
+
+    def explain(self, error: Exception) -> str | None:
+        if explained := super().explain(error):
+            return explained
+        mlflow = sys.modules.get("mlflow")  # where it is not imported, the error is not its own
+        if mlflow is None or not isinstance(error, mlflow.MlflowException):
+            return None
+        return f"MLflow says: {brief(error, 300)}. Nothing is lost: mend that, and run the command again."
+
+
+class Commands(_Guard, TyperGroup):
+    """Commands that use MLflow."""
+
+
+class Command(_Guard, TyperCommand):
+    """A command that uses MLflow."""

@@ -1,8 +1,8 @@
-"""What stages tell MLflow, on its way there: under mlruns/spool each stage writes a file of JSON lines while it runs.
+"""Live records: a running stage writes JSON lines to a file under mlruns/spool, and one process carries them to MLflow.
 
-One process (`track.py watch`) carries all of it to MLflow, now and until no stage has run for a while. So MLflow is
-imported once for a whole `dvc repro` instead of once a stage, costs the stages no time and no memory, and cannot make
-them fail."""
+That process (`python -m pipelines.track watch`) stays until no stage has run for a while. So MLflow is imported once
+for a whole `dvc repro` instead of once a stage, costs the stages no time and no memory, and cannot make them fail.
+Every stage imports this module, so what only the watcher needs is imported in its functions."""
 
 import fcntl
 import json
@@ -11,53 +11,64 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from kka.log import Log
 from kka.project.config import Config
 from kka.records import read_json
 
+if TYPE_CHECKING:
+    from pipelines.tracking.runs import Tracker
+
+PATIENCE = 30  # seconds without a stage, after which the watcher leaves
+HEADLINE = {  # figures that go to the parent's curves at once
+    "evaluate/auroc": "auroc",
+    "evaluate/fpr95": "fpr95",
+    "evaluate/false_positive_rate": "false_alarms",
+}
+
 
 def home() -> Path:
-    """mlruns/ of the project. Temporary experiments of DVC run in another folder, and are recorded in the project's all
+    """mlruns/ of the project. DVC's temporary experiments run in another folder, and are recorded in the project's all
     the same."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve() / "mlruns"
 
 
 @contextmanager
-def telling(folder: Path, config: Config, stage: str, name: str, root: Path) -> Iterator[Log]:
-    """A Log that tells what stage `stage` of round `name` measures, and at the end its figures, seconds and peak
-    memory."""
+def recording(folder: Path, config: Config, stage: str, name: str, root: Path) -> Iterator[Log]:
+    """A Log for what stage `stage` of round `name` measures. When the block ends well, the stage's figures, seconds and
+    peak memory are added. Stages write to the spool under `folder` only."""
     started = time.perf_counter()
     path = folder / "spool" / f"{time.time_ns()}-{os.getpid()}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with (part := path.with_suffix(".part")).open("w", encoding="utf-8") as spool:
-        fcntl.flock(spool, fcntl.LOCK_EX)  # says that the stage is alive: it goes with the process, however that ends
+        fcntl.flock(spool, fcntl.LOCK_EX)  # shows that the stage is alive: the lock ends with the process
 
-        def tell(**message: object) -> None:
+        def write(**message: object) -> None:
             print(json.dumps(message), file=spool, flush=True)
 
         system = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() in ("true", "1")
-        tell(stage=stage, round=name, config=config.model_dump(mode="json"), system=system)
+        write(stage=stage, round=name, config=config.model_dump(mode="json"), system=system)
         part.rename(path)
         _start_watcher(folder)
-        yield lambda key, value, step: tell(key=key, value=value, step=step)
+        yield lambda key, value, step: write(key=key, value=value, step=step)
         seconds, megabytes = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         metrics = root / "metrics" / name / f"{stage}.json"
-        tell(seconds=seconds, megabytes=megabytes, figures=read_json(metrics) if metrics.exists() else {})
+        write(seconds=seconds, megabytes=megabytes, figures=read_json(metrics) if metrics.exists() else {})
     print(f"{stage} {name}: {seconds:.1f} s, {megabytes:.0f} MB at most", file=sys.stderr)
 
 
 @dataclass
-class Told:
-    """A spool file as far as it has been read; `alive` as long as its stage runs, `ended` when it has said its last
-    word."""
+class SpoolFile:
+    """A stage's file in the spool and how far it has been read. `alive` as long as the stage runs, `ended` when its
+    last message has been read."""
 
     path: Path
     head: dict[str, Any] = field(default_factory=dict)
@@ -65,9 +76,9 @@ class Told:
     alive: bool = True
     ended: bool = False
 
-    def more(self) -> list[dict[str, Any]]:
-        """The messages since the last look."""
-        self.alive = not self._left()  # asked first, so that the last words of a stage that left are read
+    def read(self) -> list[dict[str, Any]]:
+        """The messages since the last call. Raises json.JSONDecodeError for a line that is none."""
+        self.alive = not self._unlocked()  # asked first, so that the last messages of a stage that has ended are read
         with self.path.open("rb") as spool:
             spool.seek(self.offset)
             whole, _, _ = spool.read().rpartition(b"\n")
@@ -77,7 +88,7 @@ class Told:
             self.head = messages.pop(0)
         return messages
 
-    def _left(self) -> bool:
+    def _unlocked(self) -> bool:
         with self.path.open("rb") as spool:
             try:
                 fcntl.flock(spool, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -86,14 +97,112 @@ class Told:
             return True
 
 
-def watcher_lock(folder: Path) -> FileLock:
+class Reader:
+    """Carries the messages of stages from the spool to MLflow. `refused` are the files that this version cannot read:
+    they stay where they are."""
+
+    def __init__(self, home: Path, *, monitors: bool = True) -> None:
+        self.home, self.monitoring = home, monitors
+        self.files: dict[Path, SpoolFile] = {}
+        self.refused: set[Path] = set()
+        self.trackers: dict[str, Tracker] = {}
+        self.monitors: dict[Path, Any] = {}
+
+    def drain(self) -> bool:
+        """Records what is new, and removes the files of stages that have ended. Returns whether a stage still runs."""
+        with FileLock(self.home / "spool.lock"):
+            for path in sorted({*(self.home / "spool").glob("*.jsonl")} - self.refused):
+                self._drain(path)
+            self.files = {p: f for p, f in self.files.items() if f.alive and p.exists()}
+        return bool(self.files)
+
+    def set_aside(self) -> list[Path]:
+        """Renames the refused files to *.refused, so that nobody tries them again. Returns their new paths."""
+        self.refused, refused = set(), sorted(path for path in self.refused if path.exists())
+        return [path.rename(path.with_suffix(".refused")) for path in refused]
+
+    def _drain(self, path: Path) -> None:
+        file = self.files.setdefault(path, SpoolFile(path))
+        first = not file.head
+        try:
+            messages = file.read()
+            if not file.head and not file.alive:
+                raise json.JSONDecodeError("no first line", str(path), 0)
+            if file.head and (messages or first or not file.alive):
+                self._record(file, messages)
+        except (ValidationError, json.JSONDecodeError):  # of another version, or torn
+            del self.files[path]
+            self.refused.add(path)
+            return
+        except Exception:
+            # the file stays, and is read again from its beginning: what is there already is not logged twice
+            del self.files[path]
+            raise
+        if not file.alive:
+            path.unlink()
+
+    def _record(self, file: SpoolFile, messages: Sequence[Mapping[str, Any]]) -> None:
+        from pipelines.tracking.runs import Tracker, brief, figures
+
+        stage, name, config = file.head["stage"], file.head["round"], Config.model_validate(file.head["config"])
+        key = config.model_dump_json()
+        if key not in self.trackers:
+            self.trackers[key] = Tracker(self.home, config)
+        tracker = self.trackers[key]
+        run, points = tracker.round(name), []
+        self._monitor(file, run, tracker.uri)
+        for message in messages:
+            if "key" in message:
+                points.append((message["key"], message["value"], message["step"]))
+                continue
+            file.ended = True
+            measured = figures(stage, message["figures"])
+            costs = [(f"{what}/{stage}", message[what], 0) for what in ("seconds", "megabytes")]
+            points += [*measured, *costs]
+            if stage == "evaluate" and name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
+                number = tracker.number(name)
+                headline = [(HEADLINE[key], brief(value), number) for key, value, _ in measured if key in HEADLINE]
+                tracker.record(tracker.parent, headline)
+        tracker.record(run, points)
+        tracker.status(run, "FINISHED" if file.ended else "RUNNING" if file.alive else "FAILED")
+
+    def _monitor(self, file: SpoolFile, run: str, uri: str) -> None:
+        """MLflow's system metrics while the stage runs, where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks for them."""
+        if self.monitoring and file.alive and file.head.get("system") and file.path not in self.monitors:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self.monitors[file.path] = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=uri)
+            self.monitors[file.path].start()
+        elif not file.alive and file.path in self.monitors:
+            self.monitors.pop(file.path).finish()
+
+
+def watch(folder: Path) -> None:
+    """Records the messages of stages until none has run for a while, or somebody removed the database. Only one process
+    does so at a time."""
+    with suppress(Timeout), _watcher_lock(folder):
+        reader, quiet, database = Reader(folder), 0, _inode(folder)
+        while quiet < PATIENCE and database in (None, now := _inode(folder)):
+            database = now
+            quiet = 0 if reader.drain() else quiet + 1
+            time.sleep(1)
+        print(f"{time.process_time():.1f} s of processor time")
+
+
+def _inode(folder: Path) -> int | None:
+    with suppress(FileNotFoundError):
+        return os.stat(folder / "mlflow.db").st_ino
+    return None
+
+
+def _watcher_lock(folder: Path) -> FileLock:
     """The lock that the watcher holds while it runs."""
     return FileLock(folder / "watcher.lock", timeout=0)
 
 
 def _start_watcher(folder: Path) -> None:
     try:
-        watcher_lock(folder).acquire().lock.release()
+        _watcher_lock(folder).acquire().lock.release()
     except Timeout:
         return
     # a session and an output of its own: Ctrl-C stops the stage, and nobody waits for the watcher

@@ -1,5 +1,5 @@
-"""A round's detector as a LoggedModel of MLflow, with all that it needs to be served anywhere: weights, calibration
-scores, `kka`."""
+"""A round's detector as a LoggedModel of MLflow, with all that it needs to be served anywhere (weights, calibration
+scores, `kka`), and as a version in MLflow's registry."""
 
 import base64
 import io
@@ -8,15 +8,25 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from filelock import FileLock
+
+from kka import metrics
+from kka.errors import KkaError
 from kka.project.config import Config
 from kka.records import read_json, write_json
 from pipelines.layout import read_csv
+from pipelines.tracking.database import brief
 from pipelines.tracking.runs import Tracker
 
+CANDIDATE, CHAMPION = "candidate", "champion"
+MODEL = "kka.model"  # the tag of a version that names its model, which databases do not keep
+SAMPLES, LEVEL = 2000, 0.95  # of the bootstrap that compares two detectors
 NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "tqdm")
 
 
@@ -87,17 +97,13 @@ def _parts(root: Path, name: str, config: Config) -> Iterator[tuple[dict[str, Pa
         )
         prepared = {"image_size": config.prepare.image_size, "squeeze": config.prepare.squeeze}
         write_json(facts, prepared | {"calibration": sorted(scores(root, name, "calibration")), "function": function})
-        found = {
-            "detector": detector,
-            "facts": facts,
-            "scores": root / "data" / name / "scores.csv",
-        }  # the scores: for whoever compares
-        yield found | ({"backbone": place} if place else {}), code
+        artifacts = {"detector": detector, "facts": facts, "scores": root / "data" / name / "scores.csv"}
+        yield artifacts | ({"backbone": place} if place else {}), code
 
 
 def _options(detector: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(detector / "detector.json")["options"]
-    return found
+    options: dict[str, Any] = read_json(detector / "detector.json")["options"]
+    return options
 
 
 def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, str]:
@@ -117,8 +123,8 @@ def scores(root: Path, name: str, split: str) -> list[float]:
 
 def _requirements(detector: Path) -> list[str]:
     """What `kka` needs to score, in the versions of now."""
-    more = ("transformers",) if "backbone" in _options(detector) else ()
-    return [f"{name}=={version(name).partition('+')[0]}" for name in (*NEEDED, *more)]
+    needed = (*NEEDED, "transformers") if "backbone" in _options(detector) else NEEDED
+    return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 
 def _signature() -> Any:
@@ -126,17 +132,12 @@ def _signature() -> Any:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
+    flags = ("maps", "paths")
     outs = {"score": "double", "p_value": "double", "alarm": "boolean", "error": "string", "heat_map": "string"}
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),
         outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outs.items()]),
-        params=ParamSchema(
-            [
-                ParamSpec("fpr", "double", 0.05),
-                ParamSpec("maps", "boolean", False),
-                ParamSpec("paths", "boolean", False),
-            ]
-        ),
+        params=ParamSchema([ParamSpec("fpr", "double", 0.05), *(ParamSpec(n, "boolean", False) for n in flags)]),
     )
 
 
@@ -150,3 +151,123 @@ def _example(root: Path) -> Any:
     buffer = io.BytesIO()
     Image.fromarray(read_shard(shard_path(root / "data" / "splits" / "calibration", 0))[0]).save(buffer, format="PNG")
     return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model, and its detector's scores of the test split that `digest` tells from others."""
+
+    model: str
+    digest: str
+    scores: list[float]
+    labels: list[int]
+
+    @property
+    def auroc(self) -> float:
+        """Of this detector, the round's first fit; that of MLflow's figures is the mean over all fits."""
+        return metrics.auroc(self.scores, self.labels)
+
+
+def register(client: Any, run: Any, home: Path, name: str | None, force: bool) -> str:
+    """Registers the detector of a round's run, once, as `name` (by default kka-DATASET), and returns a sentence on how
+    it compares with the champion. Raises KkaError for a run that has no such detector."""
+    import mlflow
+
+    mlflow.set_tracking_uri(client.tracking_uri)  # the registry looks for models with a client of its own
+    new = read_evaluated(client, _model_of(client, run))
+    name = name or f"kka-{run.data.tags['kka.dataset']}"
+    with FileLock(home / "runs.lock"):
+        version = _version(client, name, new, run.info.run_id)
+        champion = _by_alias(client, name, CHAMPION)
+        if champion is not None and champion.version == version.version:
+            return f"{name} version {version.version} is the champion already."
+        better, comparison = _compare(client, new, champion)
+        client.update_model_version(name, version.version, description=comparison)
+        client.set_registered_model_alias(name, CANDIDATE, version.version)
+        if better or force:
+            client.set_registered_model_alias(name, CHAMPION, version.version)
+    what = f"candidate; version {champion.version} stays champion" if champion else "champion"
+    if better or force:
+        what = "champion" if better else "champion, as --force says"
+    return f"{name} version {version.version} is the {what}. {comparison}"
+
+
+def _model_of(client: Any, run: Any) -> Any:
+    """The model of a round's run. Raises KkaError where there is none."""
+    tags, number = run.data.tags, run.info.run_id
+    if "kka.round" not in tags:
+        raise KkaError(
+            f"register wants a round's run, got {run.info.run_name} ({number}). `kka track show {number}` names its"
+            " rounds."
+        )
+    digests = {key: tags.get(key) for key in ("dvc.detector", "dvc.test")}
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{number}'", max_results=1000)
+    ready = [m for m in models if m.status.value == "READY" and digests.items() <= m.tags.items()]
+    if not ready:
+        raise KkaError(
+            f"register wants a round that has been evaluated, got {tags['kka.round']} ({number}). Run `dvc repro`, then"
+            " `kka track`."
+        )
+    return ready[0]
+
+
+def read_evaluated(client: Any, model: Any) -> Evaluated:
+    """The test scores that a LoggedModel carries. Raises MLflow's errors, OSError or KeyError where it is none of
+    ours."""
+    import mlflow
+
+    uri = f"{model.artifact_location}/artifacts/scores.csv"
+    path = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=client.tracking_uri))
+    test = [row for row in read_csv(path) if row["split"] == "test"]
+    scores, labels = [float(row["score"]) for row in test], [int(row["label"]) for row in test]
+    return Evaluated(model.model_id, model.tags["dvc.test"], scores, labels)
+
+
+def _version(client: Any, name: str, new: Evaluated, run: str) -> Any:
+    """The version of this model, which is made where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        client.create_registered_model(name, description="Detectors of rounds of kka; `champion` is the one to serve.")
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.tags.get(MODEL) == new.model:
+            return known
+    tags = {MODEL: new.model}
+    return client.create_model_version(name, f"models:/{new.model}", run, tags=tags, model_id=new.model)
+
+
+def _by_alias(client: Any, name: str, alias: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+
+
+def _compare(client: Any, new: Evaluated, champion: Any) -> tuple[bool, str]:
+    """Whether the new one is better than the champion for sure, and how the two compare."""
+    from mlflow.exceptions import MlflowException
+
+    known = bool(np.any(new.labels))
+    what = "The test split holds no anomalies"
+    if known:
+        what = f"AUROC {new.auroc:.4f} by this one fit on {len(new.labels)} test pictures"
+    if champion is None:
+        return True, f"{what}. There was no champion."
+    other = f"version {champion.version}"
+    try:
+        old = read_evaluated(client, client.get_logged_model(champion.tags[MODEL]))
+    except (MlflowException, OSError, KeyError) as error:
+        return False, f"{what}. V{other[1:]} does not say how it was tested ({brief(error, 80)})."
+    if old.digest != new.digest:
+        return False, f"{what}. V{other[1:]} was tested on another split, so nobody can tell which is better."
+    if not known:
+        return False, f"{what}, so nobody can tell whether it is better than {other}."
+    comparison = metrics.compare_scores(
+        metrics.auroc, new.scores, old.scores, new.labels, samples=SAMPLES, level=LEVEL, seed=0
+    )
+    scope = "by the pictures of this test split alone"
+    return comparison.better, f"{what}, {other}: {old.auroc:.4f}. Difference {comparison}, {scope}."

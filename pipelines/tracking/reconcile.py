@@ -1,20 +1,24 @@
-"""Results that stand in the project -> runs in MLflow that tell all of it, whichever of it ran here and whichever DVC
-restored."""
+"""Results in the project -> runs in MLflow that hold all of them, whether they were made here or restored by DVC."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kka.project.config import flatten, read_config
+from filelock import FileLock
+
+from kka.project.config import Config, read_config
 from kka.records import Description, read_json, read_records, write_json
-from pipelines.layout import CURVES
-from pipelines.reporting.tables import hardest_group
-from pipelines.tracking.dvc_lock import Lock
-from pipelines.tracking.notes import parent_note, round_note
+from pipelines.layout import read_csv
+from pipelines.reporting.tables import LEGEND, hardest_group
+from pipelines.tracking.dvc_lock import Lock, lock_file
+from pipelines.tracking.live import Reader
 from pipelines.tracking.package import log_model
-from pipelines.tracking.runs import Point, Tracker, revision
+from pipelines.tracking.runs import Point, Tracker, brief, figures, revision, title
 
 STAGES = ("describe", "synthesize", "assess", "detect", "align", "evaluate")
 BASELINE = ("prepare", "baseline", "evaluate-baseline")
@@ -22,9 +26,9 @@ SPLITS = {"train": "training", "calibration": "calibration", "validation": "vali
 
 
 @dataclass(frozen=True)
-class Round:
-    """What dvc.lock vouches for of one round: figures by stage, the MD5 of each out, and `seconds`, where all of its
-    stages have some that are known."""
+class RoundRecord:
+    """What dvc.lock vouches for of one round: figures by stage, the MD5 of each out, and `seconds`, where those of all
+    its stages are known."""
 
     name: str
     figures: dict[str, dict[str, Any]]
@@ -32,37 +36,61 @@ class Round:
     seconds: float | None
 
 
-def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
-    """The figures of metrics/<round>/<stage>.json, named <stage>/<key>. What is the end of a curve is left to the
-    curve."""
-    ends = {f"align/{name}" for name in CURVES}
-    return [
-        (k, float(v), 0) for k, v in flatten(values, f"{stage}/", "/") if isinstance(v, int | float) and k not in ends
-    ]
+def bring_up_to_date(root: Path, home: Path, *, reported: bool = False) -> None:
+    """Brings MLflow up to date with the results in `root`; in a moment, where nothing has happened since the last time.
+    `reported`: called by the report's stage, before DVC has noted its end. Raises KkaError where nothing has been run,
+    or MLflow cannot be reached."""
+    read_config(root / "params.yaml")
+    state, key = home / "reconciled.json", _state(root, home)
+    # what a server has forgotten only a look can tell
+    local = not os.environ.get("MLFLOW_TRACKING_URI") and (home / "mlflow.db").exists()
+    new = reported or any((home / "spool").glob("*.jsonl"))
+    if local and not new and state.exists() and read_json(state) == key:
+        return
+    reader = Reader(home, monitors=False)
+    reader.drain()
+    for path in reader.set_aside():
+        print(f"kka: {path} is of another version and cannot be read: MLflow lacks what it holds.", file=sys.stderr)
+    with FileLock(home / "spool.lock"):  # not while a watcher looks for what is missing
+        reconcile(root, home, reported=reported)
+    write_json(state, key)
 
 
-def headline(row: Round, first: Round, number: int, seconds: float | None) -> list[Point]:
+def _state(root: Path, home: Path) -> str:
+    """The hash of all that decides what MLflow should hold."""
+    # without the report's own stage, which DVC notes there after the report has called for reconciliation
+    lock = re.sub(r"^  report:\n(?: {4}.*\n)*", "", lock_file(root).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    parts = [(root / "params.yaml").read_bytes(), lock.encode(), f"{home} {server}".encode()]
+    # what `dvc checkout` brings back is new here too
+    patterns = ("report", "data/*/detector", "data/*/scores.csv", "metrics/*/*.json")
+    paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    parts += [f"{path} {path.stat().st_mtime_ns}".encode() for path in paths]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def headline(record: RoundRecord, first: RoundRecord, number: int, seconds: float | None) -> list[Point]:
     """The few figures that rounds and runs are compared by, their step the round's number. A `point` is one of a
-    hundred of AUROC gained on round zero; `seconds` are those since then. What is not known is left out, and what a
-    point cost where the gain lies within the interval of the AUROC."""
-    test, told, said = (row.figures.get(s, {}) for s in ("evaluate", "describe", "assess"))
-    hardest, images = (
-        hardest_group({"evaluate": first.figures["evaluate"]}),
-        row.figures.get("detect", {}).get("images", 0),
-    )
-    before = first.figures["evaluate"].get("auroc", 1.0)
-    points = 100 * (test["auroc"] - before) if test.get("auroc_low", test.get("auroc", 0.0)) > before else 0.0
+    hundred of AUROC gained on round zero; `seconds` are those since then. Left out are unknown figures, and the price
+    of a point where the gain lies within the interval of the AUROC."""
+    evaluate, describe, assess = (record.figures.get(s, {}) for s in ("evaluate", "describe", "assess"))
+    zero = first.figures["evaluate"]
+    hardest = hardest_group({"evaluate": zero})
+    images = record.figures.get("detect", {}).get("images", 0)
+    before = zero.get("auroc", 1.0)
+    gained = evaluate.get("auroc_low", evaluate.get("auroc", 0.0)) > before
+    points = 100 * (evaluate["auroc"] - before) if gained else 0.0
     values = {
-        "auroc": test.get("auroc"),
-        "auroc_hardest": test["groups"][hardest] if hardest else None,
-        "fpr95": test.get("fpr95"),
-        "false_alarms": test["false_positive_rate"],
-        "gap": test.get("controls_auroc"),
-        "hard_rate": said.get("hard_rate"),
-        "hard_rate_r0": said.get("hard_rate_r0"),
-        "readable": told.get("readable"),
-        "distinct": told.get("distinct"),
-        "refused": 1 - told["kept"] / told["attempts"] if told.get("attempts") else None,
+        "auroc": evaluate.get("auroc"),
+        "auroc_hardest": evaluate["groups"][hardest] if hardest else None,
+        "fpr95": evaluate.get("fpr95"),
+        "false_alarms": evaluate["false_positive_rate"],
+        "gap": evaluate.get("controls_auroc"),
+        "hard_rate": assess.get("hard_rate"),
+        "hard_rate_r0": assess.get("hard_rate_r0"),
+        "readable": describe.get("readable"),
+        "distinct": describe.get("distinct"),
+        "refused": 1 - describe["kept"] / describe["attempts"] if describe.get("attempts") else None,
         "images": images,
         "seconds": seconds if number else None,
         "images_per_point": images / points if points > 0 else None,
@@ -71,71 +99,67 @@ def headline(row: Round, first: Round, number: int, seconds: float | None) -> li
     return [(name, brief(value), number) for name, value in values.items() if value is not None]
 
 
-def brief(value: float) -> float:
-    """Six digits: more would only be hard to read."""
-    return float(f"{value:.6g}")
-
-
 def reconcile(root: Path, home: Path, *, reported: bool = False, commit: str | None = None) -> None:
     """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml; `reported`
     as in Lock, `commit` is what they were committed as, if not what is checked out."""
     config, lock = read_config(root / "params.yaml"), Lock.read(root, reported=reported)
     tracker, costs = Tracker(home, config), Costs(home)
     now = commit or revision(root)
-    rounds = {name: row for name in ("r0", *config.rounds) if (row := _round(tracker, lock, costs, name, now))}
+    records = {}
+    for name in ("r0", *config.rounds):
+        if record := _round(tracker, lock, costs, name, now):
+            records[name] = record
     costs.write()
-    for name, row in rounds.items():
-        if "evaluate" in row.figures and "evaluate" in rounds["r0"].figures:
-            _compare(tracker, lock, rounds, name)
-    if rounds:
-        _tell_parent(tracker, lock)
+    for name, record in records.items():
+        if "evaluate" in record.figures and "evaluate" in records["r0"].figures:
+            _compare(tracker, lock, records, name)
+    if records:
+        _complete_parent(tracker, lock)
 
 
-def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str, now: str) -> Round | None:
-    """Records a round's own figures, hashes, inputs and pictures. None where nothing of it stands."""
-    stages = [s for s in ([f"{s}@{name}" for s in STAGES] if name != "r0" else BASELINE) if s in lock.stages]
+def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str, now: str) -> RoundRecord | None:
+    """Records a round's own figures, hashes, inputs and pictures. None where dvc.lock vouches for no stage of it."""
+    wanted = BASELINE if name == "r0" else [f"{stage}@{name}" for stage in STAGES]
+    stages = [stage for stage in wanted if stage in lock.stages]
     if not stages:
         return None
     run = tracker.round(name)
-    found = {p.stem: read_json(p) for s in stages for p in lock.files(s, "metrics")}
-    drawn = [point for s in stages for p in lock.files(s, "plots") if p.stem == "align" for point in curves(p)]
-    told = tracker.client.get_run(run).data.metrics
-    spent = {script(s): costs.of(s, lock.stages[s], told) for s in stages}
-    own = [
-        (f"{what}/{s}", value, 0)
-        for s, cost in spent.items()
-        for what, value in cost.items()
-        if f"{what}/{s}" not in told
-    ]
-    tracker.record(run, [*(p for s, values in found.items() for p in figures(s, values)), *drawn, *own])
+    metrics = {p.stem: read_json(p) for s in stages for p in lock.files(s, "metrics")}
+    points = [point for stage, values in metrics.items() for point in figures(stage, values)]
+    points += [point for s in stages for p in lock.files(s, "plots") if p.stem == "align" for point in curves(p)]
+    logged = tracker.client.get_run(run).data.metrics
+    spent = {script(s): costs.of(s, lock.stages[s], logged) for s in stages}
+    prices = {f"{what}/{stage}": value for stage, cost in spent.items() for what, value in cost.items()}
+    points += [(key, value, 0) for key, value in prices.items() if key not in logged]
+    tracker.record(run, points)
     hashes = {Path(p).stem: md5 for s in stages for p, md5 in lock.stages[s].items() if p.startswith(f"data/{name}/")}
-    tags = {f"dvc.{key}": md5 for key, md5 in hashes.items()} | {
-        "dvc.test": lock.out("prepare", "data/splits/test") or ""
-    }
+    tags = {f"dvc.{key}": md5 for key, md5 in hashes.items()}
+    tags["dvc.test"] = lock.out("prepare", "data/splits/test") or ""
     if any(tracker.client.get_run(run).data.tags.get(key) != md5 for key, md5 in tags.items()):
         tracker.tag(run, tags | {"dvc.revision": now})
     tracker.inputs(run, _inputs(tracker, lock, name))
     _illustrate(tracker, lock, run, name)
-    every = len(stages) == len(STAGES if name != "r0" else BASELINE) and all(spent.values())
-    return Round(name, found, hashes, sum(cost["seconds"] for cost in spent.values()) if every else None)
+    complete = len(stages) == len(wanted) and all(spent.values())
+    return RoundRecord(name, metrics, hashes, sum(cost["seconds"] for cost in spent.values()) if complete else None)
 
 
-def _compare(tracker: Tracker, lock: Lock, rounds: Mapping[str, Round], name: str) -> None:
-    """Records what a round is worth: its model, and the headline, on the parent too where it leads to the last
-    round."""
-    row, config, run = rounds[name], tracker.config, tracker.round(name)
-    after = [rounds[r].seconds if r in rounds else None for r in (config.lineage(name) if name != "r0" else [])]
-    seconds = None if None in after else sum(s for s in after if s is not None)
-    points = headline(row, rounds["r0"], tracker.number(name), seconds)
+def _compare(tracker: Tracker, lock: Lock, records: Mapping[str, RoundRecord], name: str) -> None:
+    """Records what a round is worth: its model, and the headline, on the parent too where the round leads to the last
+    one."""
+    record, config, run = records[name], tracker.config, tracker.round(name)
+    chain = [] if name == "r0" else config.lineage(name)
+    spent = [records[r].seconds if r in records else None for r in chain]
+    seconds = None if None in spent else sum(s for s in spent if s is not None)
+    points = headline(record, records["r0"], tracker.number(name), seconds)
     detector = lock.whole("baseline" if name == "r0" else f"detect@{name}", f"data/{name}/detector")
     if detector and lock.whole(evaluation(name), f"data/{name}/scores.csv"):
-        digests = {"dvc.detector": row.hashes["detector"], "dvc.test": lock.out("prepare", "data/splits/test") or ""}
+        digests = {"dvc.detector": record.hashes["detector"], "dvc.test": lock.out("prepare", "data/splits/test") or ""}
         model = log_model(tracker, run, name, lock.root, digests)
         tracker.record(run, points, model)
     tracker.record(run, points)
     if name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
         tracker.record(tracker.parent, points)
-    tracker.tag(run, {"mlflow.note.content": round_note(tracker.config, name, run, points, row.hashes)})
+    tracker.tag(run, {"mlflow.note.content": _round_note(config, record, run, points)})
     tracker.status(run, "FINISHED")
 
 
@@ -143,16 +167,14 @@ def _inputs(tracker: Tracker, lock: Lock, name: str) -> Iterator[tuple[str, str,
     """Name, MD5, path and use of the data that a round stands on: the splits, and its generated anomalies."""
     data = tracker.config.prepare.dataset
     wanted = [(f"{data} {split}", "prepare", f"data/splits/{split}", use) for split, use in SPLITS.items()]
-    for title, stage, path, use in [
-        *wanted,
-        (f"generated {name}", f"synthesize@{name}", f"data/{name}/anomalies", "training"),
-    ]:
+    wanted.append((f"generated {name}", f"synthesize@{name}", f"data/{name}/anomalies", "training"))
+    for label, stage, path, use in wanted:
         if md5 := lock.out(stage, path):
-            yield title, md5, path, use
+            yield label, md5, path, use
 
 
 def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
-    """The round's pictures and texts, once. They are told to be there when all of them are."""
+    """Logs the round's pictures and texts, once. The tag `kka.shown` says so when all of them are there."""
     report, texts = lock.whole("report", "report"), lock.whole(f"describe@{name}", f"data/{name}/descriptions.jsonl")
     scores = lock.whole(evaluation(name), f"data/{name}/scores.csv")
     shown = " ".join(str(path and lock.md5(path)) for path in (report, texts, scores))
@@ -166,25 +188,46 @@ def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
     tracker.tag(run, {"kka.shown": shown})
 
 
-def _tell_parent(tracker: Tracker, lock: Lock) -> None:
-    """The report and the parameters, once; and the end, when the last round has one."""
-    tracker.inputs(tracker.parent, _inputs(tracker, lock, "r0"))
-    tags = tracker.client.get_run(tracker.parent).data.tags
-    longer = tags.get("kka.curve", "").startswith(
-        f"{tracker.chain(tracker.config.last)}/"
-    )  # of more rounds than are asked for now
+def _complete_parent(tracker: Tracker, lock: Lock) -> None:
+    """Logs the report and the parameters, once; and the end, when the last round has been evaluated."""
+    run, config = tracker.parent, tracker.config
+    tracker.inputs(run, _inputs(tracker, lock, "r0"))
+    tags = tracker.client.get_run(run).data.tags
+    # the curve there may be of more rounds than params.yaml asks for now
+    longer = tags.get("kka.curve", "").startswith(f"{tracker.chain(config.last)}/")
     report = lock.whole("report", "report")
-    if "kka.shown" not in tags or (report and not longer and tracker.lacks(tracker.parent, lock.md5(report))):
+    if "kka.shown" not in tags or (report and not longer and tracker.lacks(run, lock.md5(report))):
         if report:
-            tracker.client.log_artifact(tracker.parent, str(report / "report.html"))
-        tracker.client.log_text(tracker.parent, tracker.parameters(), "params.yaml")
+            tracker.client.log_artifact(run, str(report / "report.html"))
+        tracker.client.log_text(run, tracker.parameters(), "params.yaml")
         table = (report / "table.md").read_text(encoding="utf-8") if report else ""
-        note = parent_note(tracker.config, tracker.parent, table)
-        tracker.tag(
-            tracker.parent, {"mlflow.note.content": note, "kka.shown": lock.md5(report) if report else "nothing"}
-        )
-    if lock.files(f"evaluate@{tracker.config.last}", "metrics"):
-        tracker.status(tracker.parent, "FINISHED")
+        shown = lock.md5(report) if report else "nothing"
+        tracker.tag(run, {"mlflow.note.content": _parent_note(config, run, table), "kka.shown": shown})
+    if lock.files(f"evaluate@{config.last}", "metrics"):
+        tracker.status(run, "FINISHED")
+
+
+def _parent_note(config: Config, run: str, table: str) -> str:
+    """What MLflow shows of the run that stands for a set of parameters, in Markdown."""
+    legend = "\n".join(f"- {name}: {meaning}" for name, meaning in LEGEND.items())
+    report = f"The rounds so far:\n\n{table}\n{legend}" if table else "No report yet: its last round has not ended."
+    what = f"**{title(config)}**: data set `{config.prepare.dataset}`, detector `{config.detect.detector}`"
+    below = f"The runs beneath this one are the rounds. {_way_back(run)}"
+    return f"{what}, last round `{config.last}`.\n\n{report}\n\n{below}"
+
+
+def _round_note(config: Config, record: RoundRecord, run: str, points: Sequence[Point]) -> str:
+    """What MLflow shows of a round's run, in Markdown."""
+    name = record.name
+    before = "normal pictures alone" if name == "r0" else f"after `{config.rounds[name].prev}`"
+    values = ", ".join(f"{key} {value:.4g}" for key, value, _ in points)
+    files = "\n".join(f"| `data/{name}/{key}` | `{md5}` |" for key, md5 in record.hashes.items())
+    what = f"Round `{name}` of **{title(config)}**, {before}."
+    return f"{what}\n\n{values}\n\n| made | MD5 in DVC |\n|---|---|\n{files}\n\n{_way_back(run)}"
+
+
+def _way_back(run: str) -> str:
+    return f"`kka track show {run}` says which commit holds its files, and how to bring them back."
 
 
 def evaluation(name: str) -> str:
@@ -194,10 +237,11 @@ def evaluation(name: str) -> str:
 
 def curves(path: Path) -> list[Point]:
     """The curves of plots/<round>/<stage>.csv, which has a column `step`."""
-    names, *rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-    cells = [dict(zip(names, row, strict=True)) for row in rows]
     return [
-        (f"{path.stem}/{k}", float(v), int(float(c["step"]))) for c in cells for k, v in c.items() if k != "step" and v
+        (f"{path.stem}/{column}", float(value), int(float(row["step"])))
+        for row in read_csv(path)
+        for column, value in row.items()
+        if column != "step" and value
     ]
 
 
@@ -215,15 +259,15 @@ class Costs:
         self.before: dict[str, dict[str, float]] = read_json(self.path) if self.path.exists() else {}
         self.known = dict(self.before)
 
-    def of(self, stage: str, outs: Mapping[str, str], told: Mapping[str, float]) -> dict[str, float]:
-        """Seconds and megabytes: those that its run was told, or those that were kept for the same outs; empty for
+    def of(self, stage: str, outs: Mapping[str, str], logged: Mapping[str, float]) -> dict[str, float]:
+        """Seconds and megabytes: those that its run has logged, or those that were kept for the same outs; empty for
         neither."""
         key = f"{stage} {hashlib.md5(repr(sorted(outs.items())).encode(), usedforsecurity=False).hexdigest()}"
         names = {what: f"{what}/{script(stage)}" for what in ("seconds", "megabytes")}
-        if key not in self.known and all(name in told for name in names.values()):
-            self.known[key] = {what: told[name] for what, name in names.items()}
-        found: dict[str, float] = self.known.get(key, {})
-        return found
+        if key not in self.known and all(name in logged for name in names.values()):
+            self.known[key] = {what: logged[name] for what, name in names.items()}
+        costs: dict[str, float] = self.known.get(key, {})
+        return costs
 
     def write(self) -> None:
         """Whole or not at all, and only what is new."""

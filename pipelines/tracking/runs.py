@@ -16,11 +16,28 @@ from filelock import FileLock
 
 from kka.project import presets
 from kka.project.config import Config, flatten
+from pipelines.layout import CURVES
 from pipelines.tracking.database import connect
 
 Point = tuple[str, float, int]  # name, value, step
 COMMIT = "mlflow.source.git.commit"
-NOT_RESULTS = {"rounds", "last", "tune"}  # parts of params.yaml that a lineage is not told by
+NOT_RESULTS = {"rounds", "last", "tune"}  # sections of params.yaml that make no other lineage
+
+
+def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
+    """The figures of metrics/<round>/<stage>.json, named <stage>/<key>. The last values of curves are left to the
+    curves."""
+    ends = {f"align/{name}" for name in CURVES}
+    return [
+        (key, float(value), 0)
+        for key, value in flatten(values, f"{stage}/", "/")
+        if isinstance(value, int | float) and key not in ends
+    ]
+
+
+def brief(value: float) -> float:
+    """Six digits: more would only be hard to read."""
+    return float(f"{value:.6g}")
 
 
 class Tracker:
@@ -56,12 +73,12 @@ class Tracker:
 
     def known(self, name: str) -> str | None:
         """The id of a round's run, if there is one."""
-        found = self._find(self.chain(name))
-        return str(found.info.run_id) if found else None
+        run = self._find(self.chain(name))
+        return str(run.info.run_id) if run else None
 
     def leads(self, name: str) -> bool:
-        """Whether the round is on the curve of the parent: the longest chain that began there. Branches are told by
-        their own runs."""
+        """Whether the round is on the curve of the parent: the longest chain that began there. Branches are on their
+        own runs alone."""
         chain, curve = self.chain(name), self.client.get_run(self.parent).data.tags.get("kka.curve", "r0")
         if chain.startswith(f"{curve}/"):
             self.client.set_tag(self.parent, "kka.curve", chain)
@@ -79,16 +96,16 @@ class Tracker:
 
         latest, now = self.client.get_run(run).data.metrics, int(time.time() * 1000)
         histories: dict[str, dict[int, float]] = {}
-        told: set[tuple[str, int]] = set()
+        names: set[tuple[str, int]] = set()
         new = []
         for name, value, step in points:
             key = "/".join(re.sub(r"[^\w. -]", "_", part) if part.strip(".") else "_" for part in name.split("/"))
             if key not in histories:
-                found = self.client.get_metric_history(run, key) if key in latest else []
-                histories[key] = {m.step: m.value for m in found}
-            if (key, step) in told:
+                history = self.client.get_metric_history(run, key) if key in latest else []
+                histories[key] = {m.step: m.value for m in history}
+            if (key, step) in names:
                 continue  # two names that MLflow cannot tell apart: the first has it
-            told.add((key, step))
+            names.add((key, step))
             if not math.isclose(histories[key].get(step, math.nan), value, rel_tol=1e-9):
                 histories[key][step] = value
                 new.append(Metric(key, value, now, step, model_id=model))
@@ -96,14 +113,15 @@ class Tracker:
             self.client.log_batch(run, metrics=new[i : i + 500])
 
     def lacks(self, run: str, shown: str) -> bool:
-        """Whether the run was not told yet that all these artifacts are there."""
+        """Whether these artifacts are not all logged yet: `shown` are their hashes."""
         return bool(self.client.get_run(run).data.tags.get("kka.shown") != shown)
 
-    def table(self, run: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows as a table that MLflow shows, in the form of its `log_table`, which would add to what a killed process
-        left."""
-        columns = list(rows[0]) if rows else []
-        self.client.log_dict(run, {"columns": columns, "data": [[row[c] for c in columns] for row in rows]}, name)
+    def table(self, run: str, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Records as a table that MLflow shows, in the form of its `log_table`, which would add to what a killed
+        process left."""
+        columns = list(records[0]) if records else []
+        data = [[record[column] for column in columns] for record in records]
+        self.client.log_dict(run, {"columns": columns, "data": data}, name)
         self.tag(run, {"mlflow.loggedArtifacts": json.dumps([{"path": name, "type": "table"}])})
 
     def parameters(self) -> str:
@@ -147,11 +165,9 @@ class Tracker:
             return self.ids[chain]
         with self.lock:
             run = self._find(chain) or self._create(chain, {"mlflow.runName": name or title(self.config), **tags})
-            wrong = {
-                k: v for k, v in tags.items() if run.data.tags.get(k) != v
-            }  # the run above was deleted, and made again
-            for key, value in wrong.items():
-                self.client.set_tag(run.info.run_id, key, value)
+            for key, value in tags.items():
+                if run.data.tags.get(key) != value:  # the run above was deleted, and made again
+                    self.client.set_tag(run.info.run_id, key, value)
             params = {k: str(v)[:6000] for k, v in flatten(results(self.config))}
             new = [Param(k, v) for k, v in params.items() if k not in run.data.params]
             for i in range(0, len(new), 100):
@@ -163,8 +179,8 @@ class Tracker:
         """The run with this chain; of several, which only writers on several machines can make, the first for all of
         them."""
         wanted = f"tags.`kka.lineage` = '{self.lineage}' and tags.`kka.chain` = '{chain}'"
-        found = self.client.search_runs([self.experiment], wanted, max_results=100)
-        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        runs = self.client.search_runs([self.experiment], wanted, max_results=100)
+        return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _create(self, chain: str, tags: Mapping[str, str]) -> Any:
         about = {"kka.lineage": self.lineage, "kka.chain": chain, COMMIT: revision().removesuffix("-dirty")}
@@ -194,17 +210,20 @@ def lineage(config: Config) -> str:
 def title(config: Config) -> str:
     """The nearest preset, and what differs from it: `blossom, beta=0.5`; keys without their section where that is
     clear."""
-    mine, found = dict(flatten(results(config))), []
-    for name, theirs in _presets().items():
-        found.append(
-            (name, {k: mine.get(k, "-") for k in sorted(mine.keys() | theirs) if mine.get(k) != theirs.get(k)})
-        )
-    preset, other = min(found, key=lambda pair: (len(pair[1]), pair[0] != presets.WHOLE, pair[0]))
+    mine = dict(flatten(results(config)))
+    differences = {
+        name: {key: mine.get(key, "-") for key in sorted(mine.keys() | theirs) if mine.get(key) != theirs.get(key)}
+        for name, theirs in _presets().items()
+    }
+    preset = min(differences, key=lambda name: (len(differences[name]), name != presets.WHOLE, name))
     ends = [key.partition(".")[2] for key in mine]
-    short = {key: end if end and ends.count(end) == 1 else key for key in other for end in [key.partition(".")[2]]}
-    said = [f"{short[key]}={str(value)[:24]}" for key, value in other.items()]
-    more = [f"and {len(said) - 4} more ({lineage(config)[:6]})"] if len(said) > 5 else []
-    return ", ".join([preset, *(said[:4] if more else said), *more])
+    changes = []
+    for key, value in differences[preset].items():
+        end = key.partition(".")[2]
+        changes.append(f"{end if end and ends.count(end) == 1 else key}={str(value)[:24]}")
+    if len(changes) > 5:
+        changes[4:] = [f"and {len(changes) - 4} more ({lineage(config)[:6]})"]
+    return ", ".join([preset, *changes])
 
 
 @cache

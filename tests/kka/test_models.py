@@ -161,7 +161,8 @@ from kka.describing.writer import Writer
 from kka.errors import KkaError
 from kka.synthesizers.diffusion import Synthesizer
 Writer.load("someone/writer")
-print(Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0]).shape, backbones.load("someone/eye").depth)
+painted = Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0])
+print(painted.shape, backbones.load("someone/eye").depth)
 print(doctor.reachable("describe", "model", "someone/writer", Path.cwd(), offline=True).mark)
 for make in (lambda: Synthesizer(model="someone/nobody"), lambda: backbones.load("someone/nobody"),
              lambda: Writer.load("someone/nobody")):
@@ -182,10 +183,12 @@ class Server(BaseHTTPRequestHandler):
     """Answers as its prompt says: what it was asked, or an error the first time or always."""
 
     failures: dict[str, int] = {}
+    paths: set[str] = set()
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = asked["messages"][0]["content"]
+        self.paths.add(self.path)
         code = int(prompt.split()[1]) if prompt.startswith("fail") else 200
         if code != 200 and self.failures.get(prompt, 0) < 2:
             self.failures[prompt] = self.failures.get(prompt, 0) + 1
@@ -193,10 +196,12 @@ class Server(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"error": "no such model"}')
             return
-        said = f"{prompt} {asked['seed']} {asked['model']} {asked['max_tokens']} {asked['temperature']} {self.headers['Authorization']}"
+        settings = " ".join(str(asked[key]) for key in ("seed", "model", "max_tokens", "temperature"))
+        said = f"{prompt} {settings} {self.headers['Authorization']}"
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+        choices = {} if prompt == "odd" else {"choices": [{"message": {"content": said}}]}
+        self.wfile.write(json.dumps(choices).encode())
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -207,6 +212,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(endpoint, "_WAITS", (0.0,) * 4)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     Server.failures.clear()
+    Server.paths.clear()
     listening = HTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{listening.server_port}/v1"
@@ -230,7 +236,27 @@ def test_a_server_gets_another_chance_where_it_may_do_better(server: str) -> Non
     ):
         Endpoint(server, "big").describe(["fail 404"], [0], temperature=1.0, max_new_tokens=9)
     assert Server.failures["fail 404"] == 1
-    with pytest.raises(KkaError, match="got InvalidURL .*. Is it up"):
+    with pytest.raises(KkaError, match="got InvalidURL .*port.*. Is it up"):
         Endpoint("http://localhost:port/v1", "big").describe(["p"], [0], temperature=1.0, max_new_tokens=9)
-    with pytest.raises(KkaError, match="got URLError .*refused.*. Is it up"):
+    with pytest.raises(KkaError, match="got ConnectError .*refused.*. Is it up"):
         Endpoint("http://127.0.0.1:9/v1", "big").describe(["p"], [0], temperature=1.0, max_new_tokens=9)
+
+
+def test_a_server_is_asked_by_its_own_path_also_where_the_hub_is_off_limits(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without a network, with a server of its own."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    url = server.replace("/v1", "/api/v4/")
+    found = Endpoint(url, "big").describe(["a", "b"], [1, 2], temperature=1.0, max_new_tokens=9)
+    assert [text[:3] for text in found] == ["a 1", "b 2"] and Server.paths == {"/api/v4/chat/completions"}
+    with pytest.raises(OfflineModeIsEnabled):
+        HfApi(endpoint="http://localhost:9").whoami(token="none")
+
+
+def test_an_answer_of_another_form_is_a_failure(server: str) -> None:
+    with pytest.raises(KkaError, match="by 'big', got .*. Is it up"):
+        Endpoint(server, "big").describe(["odd"], [0], temperature=1.0, max_new_tokens=9)

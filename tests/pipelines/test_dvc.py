@@ -117,7 +117,7 @@ def test_after_a_run_there_is_nothing_left_to_tell(stubbed: Project, tmp_path: P
     project = copied(stubbed, tmp_path / "project")
     shutil.rmtree(project.folder / "report")
     project.tool("dvc", "repro", "--force", "--single-item", "report")
-    quick = "import sys; from pipelines.track import main; main([]); print('mlflow' in sys.modules)"
+    quick = "import sys; from pipelines.track import bring_all; bring_all(); print('mlflow' in sys.modules)"
     assert project.tool(sys.executable, "-c", quick) == "False\n"
     (parent,) = [run for run in project.runs() if not run["parent"]]
     assert sorted(parent["artifacts"]) == ["params.yaml", "report.html"]
@@ -131,7 +131,7 @@ def test_reconciliation_killed_at_any_moment_is_made_good_by_the_next(stubbed: P
     wanted, victim = copied(stubbed, tmp_path / "whole").runs(), copied(stubbed, tmp_path / "victim")
     check_runs(wanted, ["r1", "r2"])
     began = time.monotonic()
-    victim.tool(sys.executable, "-c", "import pipelines.tracking.reconcile, pipelines.tracking.watch, mlflow")
+    victim.tool(sys.executable, "-c", "import pipelines.track, mlflow")
     start = time.monotonic() - began  # what imports take here and now
     for late in (0.2, 0.5, 0.9, 1.4, 2.0, 2.7):
         process = subprocess.Popen(
@@ -299,15 +299,26 @@ def test_eight_experiments_at_once_lose_no_run_and_double_none(stubbed: Project,
     project = copied(stubbed, tmp_path / "project")
     project.commit()
     betas = [round(0.31 + 0.01 * i, 2) for i in range(8)]
-    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GIT_AUTHOR_NAME": "nobody", "GIT_COMMITTER_NAME": "nobody",
-           "GIT_AUTHOR_EMAIL": "nobody@example.org", "GIT_COMMITTER_EMAIL": "nobody@example.org"}  # fmt: skip
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GIT_AUTHOR_NAME": "nobody",
+        "GIT_COMMITTER_NAME": "nobody",
+        "GIT_AUTHOR_EMAIL": "nobody@example.org",
+        "GIT_COMMITTER_EMAIL": "nobody@example.org",
+    }
     # DVC gives up on its own lock after three seconds, so whoever does not get it comes again
     patient = "for i in $(seq 30); do dvc exp run --temp -S align.beta=$0 && exit 0; sleep 1; done; exit 1"
     started = [
-        subprocess.Popen(["sh", "-c", patient, str(beta)], cwd=project.folder, env=os.environ | own, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            ["sh", "-c", patient, str(beta)],
+            cwd=project.folder,
+            env=os.environ | own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for beta in betas
-    ]  # fmt: skip
+    ]
     ends = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0] * 8, ends
     runs = project.runs()

@@ -14,7 +14,7 @@ from kka.errors import KkaError
 from kka.project import presets
 from kka.project.config import Config
 from pipelines.tracking.database import connect
-from pipelines.tracking.reconcile import Costs, Round, headline
+from pipelines.tracking.reconcile import Costs, RoundRecord, headline
 from pipelines.tracking.runs import Tracker, title
 from pipelines.tuning.space import changed
 from tests.conftest import ROOT
@@ -34,13 +34,13 @@ def test_a_parent_is_named_by_what_differs_from_the_nearest_preset() -> None:
     assert title(tiny(synthesize__controls=4)) != title(tiny())
 
 
-ZERO = Round(
+ZERO = RoundRecord(
     "r0",
     {"evaluate": {"auroc": 0.90, "fpr95": 0.4, "false_positive_rate": 0.05, "groups": {"far": 0.95, "near": 0.8}}},
     {},
     30.0,
 )
-ONE = Round(
+ONE = RoundRecord(
     "r1",
     {
         "evaluate": {
@@ -63,25 +63,36 @@ def test_a_headline_holds_what_rounds_are_compared_by() -> None:
     found = {name: value for name, value, step in headline(ONE, ZERO, 1, 40.0) if step == 1}
     assert found == pytest.approx(
         {
-            "auroc": 0.92, "auroc_hardest": 0.85, "fpr95": 0.3, "false_alarms": 0.06, "gap": 0.5, "hard_rate": 0.2, "hard_rate_r0": 0.3,
-            "readable": 0.99, "distinct": 0.9, "refused": 50 / 200, "images": 150, "seconds": 40, "images_per_point": 150 / 2,
+            "auroc": 0.92,
+            "auroc_hardest": 0.85,
+            "fpr95": 0.3,
+            "false_alarms": 0.06,
+            "gap": 0.5,
+            "hard_rate": 0.2,
+            "hard_rate_r0": 0.3,
+            "readable": 0.99,
+            "distinct": 0.9,
+            "refused": 50 / 200,
+            "images": 150,
+            "seconds": 40,
+            "images_per_point": 150 / 2,
             "seconds_per_point": 40 / 2,
         }
-    )  # fmt: skip
+    )
 
 
 def test_a_gain_within_the_interval_has_no_price() -> None:
-    unsure = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.899}}, {}, None)
+    unsure = RoundRecord("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.899}}, {}, None)
     assert "images_per_point" not in {name for name, _, _ in headline(unsure, ZERO, 1, 40.0)}
-    sure = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.901}}, {}, None)
+    sure = RoundRecord("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc_low": 0.901}}, {}, None)
     assert ("images_per_point", 75.0, 1) in headline(sure, ZERO, 1, 40.0)
 
 
 def test_what_was_not_gained_or_is_not_known_is_no_figure() -> None:
-    worse = Round("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc": 0.89}}, {}, None)
+    worse = RoundRecord("r1", ONE.figures | {"evaluate": ONE.figures["evaluate"] | {"auroc": 0.89}}, {}, None)
     names = {name for name, _, _ in headline(worse, ZERO, 1, None)}
     assert "images_per_point" not in names and not names & {"seconds", "seconds_per_point"} and "auroc" in names
-    blind = Round("r0", {"evaluate": {"false_positive_rate": 0.05, "groups": {}}}, {}, None)
+    blind = RoundRecord("r0", {"evaluate": {"false_positive_rate": 0.05, "groups": {}}}, {}, None)
     assert [name for name, _, _ in headline(blind, blind, 0, None)] == ["false_alarms", "images"]
 
 
@@ -122,7 +133,8 @@ from pipelines.tracking.runs import Tracker
 def write(home, config, number):
     for tracker in (Tracker(home, config), Tracker(home, config.model_copy(update={"seed": number}))):
         for name in ("r0", "r1", "r2"):
-            tracker.record(tracker.round(name), [(f"figure/{number}", number, step) for step in range(5)] + [("common", 1.5, 0)])
+            points = [(f"figure/{number}", number, step) for step in range(5)] + [("common", 1.5, 0)]
+            tracker.record(tracker.round(name), points)
 
 home = Path(sys.argv[1])
 config = read_config(home.parent / "params.yaml")
@@ -163,7 +175,10 @@ def test_eight_writers_at_once_lose_no_run_and_double_none(tmp_path: Path) -> No
 
 def in_a_process(code: str, home: Path, word: str = "") -> str:
     """What code prints in a process that knows nothing of this one's databases."""
-    head = "import sys; from pathlib import Path; from pipelines.tracking.database import connect; home, word = Path(sys.argv[1]), sys.argv[2];"
+    head = (
+        "import sys; from pathlib import Path; from pipelines.tracking.database import connect;"
+        "home, word = Path(sys.argv[1]), sys.argv[2];"
+    )
     done = subprocess.run(
         [sys.executable, "-c", head + code, str(home), word], cwd=ROOT, capture_output=True, text=True
     )
@@ -190,7 +205,8 @@ def test_after_a_move_artifacts_are_found_where_they_are_now(tmp_path: Path) -> 
     del tracker
     shutil.move(before, after)
     said = in_a_process(
-        "c, e = connect(home); print(open(c.download_artifacts(word, 'said.txt')).read(), c.get_experiment(e).artifact_location);"
+        "c, e = connect(home); print(open(c.download_artifacts(word, 'said.txt')).read(),"
+        " c.get_experiment(e).artifact_location);"
         "c.log_text(word, 'and more', 'more.txt')",
         after / "mlruns",
         run,

@@ -32,7 +32,8 @@ def write_captions(model: str, files: Sequence[Path]) -> list[str]:
             bar.update(len(some))
     if empty := [str(file) for file, said in zip(files, found, strict=True) if not said]:
         raise KkaError(
-            f"the captioner '{model}' says nothing about {len(empty)} of {len(files)} pictures: {empty[0]}. Take another."
+            f"the captioner '{model}' says nothing about {len(empty)} of {len(files)} pictures: {empty[0]}. Take"
+            " another."
         )
     return found
 

@@ -33,14 +33,18 @@ def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequen
         said = [n for n in own if n in found]
         if said and claims[said[0]] > 1:
             raise KkaError(
-                f"{who}: captions {source} has '{said[0]}', which is {file.path} and another one. Write '{next(iter(own))}'."
+                f"{who}: captions {source} has '{said[0]}', which is {file.path} and another one. Write"
+                f" '{next(iter(own))}'."
             )
         if not said and not file.label:
             lacking = sum(not f.label and not any(n in found for n in o) for f, o in zip(files, names, strict=True))
             raise KkaError(
-                f"{who}: captions {source} has none for {file.path}, by its path below {' or '.join(str(r) for r in roots)}, or by its"
-                f" name where no other picture has it; {lacking} of {sum(not f.label for f in files)} normal pictures lack one, and it has"
-                f" {len(found)}, such as '{next(iter(found), '')}'. Every normal picture wants one, or leave the option captions out."
+                f"{who}: captions {source} has none for {file.path}, by its path below"
+                f" {' or '.join(str(r) for r in roots)}, or by its"
+                f" name where no other picture has it; {lacking} of {sum(not f.label for f in files)} normal pictures"
+                " lack one, and it has"
+                f" {len(found)}, such as '{next(iter(found), '')}'. Every normal picture wants one, or leave the"
+                " option captions out."
             )
         used |= set(said[:1])
         made.append(replace(file, caption=found[said[0]] if said else default))
@@ -90,11 +94,16 @@ def _from_json(who: str, source: Path) -> dict[str, str]:
             one = row.get("captions", row.get("caption"))
             merged.setdefault(row["file"], []).extend(one if isinstance(one, list) else [one])
         found = merged
-    said = {k: "\n".join(v) if isinstance(v, list) and all(isinstance(s, str) for s in v) else v for k, v in dict(found).items()} \
-        if isinstance(found, dict) else {}  # fmt: skip
+    said = {name: _joined(value) for name, value in found.items()} if isinstance(found, dict) else {}
     if not said or not all(isinstance(v, str) for v in said.values()):
         raise KkaError(f"{wanted}, each caption a string or a list of strings, got others.")
     return said
+
+
+def _joined(captions: Any) -> Any:
+    """Several captions as one text, a line each; what is no list of texts stays as it is."""
+    listed = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
+    return "\n".join(captions) if listed else captions
 
 
 def lines(caption: str) -> str:

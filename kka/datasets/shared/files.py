@@ -124,7 +124,8 @@ def _report_kinds(who: str, kinds: Sequence[_Kind], squeeze: bool) -> None:
     modes = Counter(kind.mode for kind in kinds).most_common()
     if len(modes) > 1:
         _log.warning(
-            f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is grey or"
+            f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is"
+            " grey or"
             " partly transparent among others is seen as different"
         )
 
@@ -152,7 +153,8 @@ def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> ND
         )
     if len(kept) < len(split):
         _log.warning(
-            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)} pictures"
+            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)}"
+            " pictures"
         )
     return kept
 
@@ -222,9 +224,11 @@ def divide(who: str, split: Split, seed: int, shares: Shares) -> Splits:
     first = shares.validation / max(shares.validation + shares.test, 1e-9)
     chosen, tested = hold_out(split, np.flatnonzero(split.labels == 1), first, rng)
     return Splits(
-        train=split.take(np.sort(train)), calibration=split.take(np.sort(calibration)),
-        validation=split.take(np.sort(np.concatenate([validation, chosen]))), test=split.take(np.sort(np.concatenate([test, tested]))),
-    )  # fmt: skip
+        train=split.take(np.sort(train)),
+        calibration=split.take(np.sort(calibration)),
+        validation=split.take(np.sort(np.concatenate([validation, chosen]))),
+        test=split.take(np.sort(np.concatenate([test, tested]))),
+    )
 
 
 def divide_tested(split: Split, tested: NDArray[np.bool_], seed: int, calibration: float, validation: float) -> Splits:
