@@ -54,6 +54,7 @@ def test_the_library_imports_no_platform() -> None:
     modules = (
         "kka.alignment, kka.confusion, kka.preferences, kka.training, kka.evaluation, kka.scoring, kka.synthesizers"
     )
-    program = f"import sys, {modules}; print([m for m in ('dvc', 'mlflow', 'optuna', 'pipelines', 'kka.project') if m in sys.modules])"
+    platform = ("dvc", "mlflow", "optuna", "pipelines", "kka.project")
+    program = f"import sys, {modules}; print([m for m in {platform} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -143,7 +143,8 @@ def _matlab(root: Path, name: str, key: str) -> NDArray[Any]:
 
     if not (root / name).is_file():
         raise KkaError(
-            f"oxford102: {root} wants {name}, got no such file. It stands beside the photographs on the data set's page."
+            f"oxford102: {root} wants {name}, got no such file. It stands beside the photographs on the data set's"
+            " page."
         )
     try:
         return np.asarray(loadmat(root / name)[key]).ravel()

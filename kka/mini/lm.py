@@ -33,8 +33,8 @@ def train(
     batch: int = 32,
     vocabulary: int = 2000,
 ) -> None:
-    """Trains on `captions` (a caption that stands twice is twice as likely) and saves model and tokenizer to `out`, with
-    the perplexity that the model has on captions `held_out` of the training."""
+    """Trains on `captions` (a caption that stands twice is twice as likely) and saves model and tokenizer to `out`,
+    with the perplexity that the model has on captions `held_out` of the training."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     texts = [_prompted(c) for c in captions]

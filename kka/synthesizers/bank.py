@@ -108,7 +108,8 @@ class Synthesizer:
         if not captions or not all(isinstance(c, str) and c.strip() for c in captions):
             got = "an empty one" if captions else f"{len(files)} files without photographs"
             raise KkaError(
-                f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder}, got {got}."
+                f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder},"
+                f" got {got}."
             )
         pictures = parquet.Rows(files, "image")
         return (lambda rows: np.concatenate([self._photograph(folder, pictures, i) for i in rows])), captions

@@ -99,7 +99,8 @@ def warning(comparison: Comparison | None) -> str:
     if comparison is None or not comparison.worse:
         return ""
     return (
-        f"The last round is worse than round zero: its AUROC differs by {comparison}. Look at the pictures: do they show"
+        f"The last round is worse than round zero: its AUROC differs by {comparison}. Look at the pictures: do they"
+        " show"
         " what their descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has"
         " learnt what is generated."
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kka.errors import KkaError
-from kka.project.config import Config, Dimension, flatten, lookup, with_values
+from kka.project.config import Config, flatten, lookup, with_values
 from kka.project.doctor import preflight
+from kka.project.sections import Dimension
 from kka.registry import suggestion
 
 _OPTIONS = ("detect.options", "synthesize.options")  # what may be named without standing in params.yaml

@@ -161,7 +161,8 @@ from kka.describing.writer import Writer
 from kka.errors import KkaError
 from kka.synthesizers.diffusion import Synthesizer
 Writer.load("someone/writer")
-print(Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0]).shape, backbones.load("someone/eye").depth)
+painted = Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0])
+print(painted.shape, backbones.load("someone/eye").depth)
 print(doctor.reachable("describe", "model", "someone/writer", Path.cwd(), offline=True).mark)
 for make in (lambda: Synthesizer(model="someone/nobody"), lambda: backbones.load("someone/nobody"),
              lambda: Writer.load("someone/nobody")):
@@ -195,7 +196,8 @@ class Server(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"error": "no such model"}')
             return
-        said = f"{prompt} {asked['seed']} {asked['model']} {asked['max_tokens']} {asked['temperature']} {self.headers['Authorization']}"
+        settings = " ".join(str(asked[key]) for key in ("seed", "model", "max_tokens", "temperature"))
+        said = f"{prompt} {settings} {self.headers['Authorization']}"
         self.send_response(200)
         self.end_headers()
         choices = {} if prompt == "odd" else {"choices": [{"message": {"content": said}}]}
@@ -252,7 +254,7 @@ def test_a_server_is_asked_by_its_own_path_also_where_the_hub_is_off_limits(
     found = Endpoint(url, "big").describe(["a", "b"], [1, 2], temperature=1.0, max_new_tokens=9)
     assert [text[:3] for text in found] == ["a 1", "b 2"] and Server.paths == {"/api/v4/chat/completions"}
     with pytest.raises(OfflineModeIsEnabled):
-        HfApi(endpoint="http://localhost:9").whoami(token="none")
+        HfApi(endpoint="http://127.0.0.2:9").whoami(token="none")
 
 
 def test_an_answer_of_another_form_is_a_failure(server: str) -> None:

@@ -299,15 +299,26 @@ def test_eight_experiments_at_once_lose_no_run_and_double_none(stubbed: Project,
     project = copied(stubbed, tmp_path / "project")
     project.commit()
     betas = [round(0.31 + 0.01 * i, 2) for i in range(8)]
-    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GIT_AUTHOR_NAME": "nobody", "GIT_COMMITTER_NAME": "nobody",
-           "GIT_AUTHOR_EMAIL": "nobody@example.org", "GIT_COMMITTER_EMAIL": "nobody@example.org"}  # fmt: skip
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GIT_AUTHOR_NAME": "nobody",
+        "GIT_COMMITTER_NAME": "nobody",
+        "GIT_AUTHOR_EMAIL": "nobody@example.org",
+        "GIT_COMMITTER_EMAIL": "nobody@example.org",
+    }
     # DVC gives up on its own lock after three seconds, so whoever does not get it comes again
     patient = "for i in $(seq 30); do dvc exp run --temp -S align.beta=$0 && exit 0; sleep 1; done; exit 1"
     started = [
-        subprocess.Popen(["sh", "-c", patient, str(beta)], cwd=project.folder, env=os.environ | own, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            ["sh", "-c", patient, str(beta)],
+            cwd=project.folder,
+            env=os.environ | own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for beta in betas
-    ]  # fmt: skip
+    ]
     ends = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0] * 8, ends
     runs = project.runs()

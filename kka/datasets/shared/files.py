@@ -40,22 +40,22 @@ class File:
 
 def folder(who: str, option: str, path: str) -> Path:
     """The folder that an option names. Raises KkaError where there is none."""
-    found = Path(path).expanduser()
-    if not found.is_dir():
-        what = "a file" if found.exists() else "no such folder"
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        what = "a file" if place.exists() else "no such folder"
         raise KkaError(
-            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to {Path.cwd()}."
+            f"{who}: {option} wants a folder, got {place}, which is {what}. Its path is relative to {Path.cwd()}."
         )
-    return found
+    return place
 
 
 def pictures(who: str, where: Path) -> list[Path]:
     """All pictures in the folder and those below it, in the order of their names. Raises KkaError where there are
     none."""
-    found = picture_files(where)
-    if not found:
+    paths = picture_files(where)
+    if not paths:
         raise KkaError(f"{who}: {where} wants pictures (png, jpg, tif and what else Pillow reads), got none.")
-    return found
+    return paths
 
 
 def read(
@@ -124,8 +124,8 @@ def _report_kinds(who: str, kinds: Sequence[_Kind], squeeze: bool) -> None:
     modes = Counter(kind.mode for kind in kinds).most_common()
     if len(modes) > 1:
         _log.warning(
-            f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is grey or"
-            " partly transparent among others is seen as different"
+            f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is"
+            " grey or partly transparent among others is seen as different"
         )
 
 
@@ -152,7 +152,8 @@ def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> ND
         )
     if len(kept) < len(split):
         _log.warning(
-            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)} pictures"
+            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)}"
+            " pictures"
         )
     return kept
 
@@ -179,8 +180,8 @@ def _apart(rows: NDArray[np.float32], labels: NDArray[np.int64], near: float) ->
         block = np.arange(start, min(start + 512, len(rows)))
         before = np.flatnonzero(kept[: block[-1] + 1])
         same = alike(rows[block], rows[before], near) & (labels[block, None] == labels[before])
-        for i, found in zip(block, same, strict=True):
-            kept[i] = not kept[before[found & (before < i)]].any()
+        for i, equals in zip(block, same, strict=True):
+            kept[i] = not kept[before[equals & (before < i)]].any()
     return kept
 
 
@@ -191,8 +192,9 @@ def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Spl
     from kka.datasets.shared.captioner import write_captions
 
     normal = np.flatnonzero(split.labels == 0)
-    said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))
-    return replace(split, captions=tuple(said.get(i, caption) for i, caption in enumerate(split.captions)))
+    written = write_captions(captioner, [files[i] for i in normal.tolist()])
+    captions = dict(enumerate(split.captions)) | dict(zip(normal.tolist(), written, strict=True))
+    return replace(split, captions=tuple(captions.values()))
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,11 @@ def divide(who: str, split: Split, seed: int, shares: Shares) -> Splits:
     first = shares.validation / max(shares.validation + shares.test, 1e-9)
     chosen, tested = hold_out(split, np.flatnonzero(split.labels == 1), first, rng)
     return Splits(
-        train=split.take(np.sort(train)), calibration=split.take(np.sort(calibration)),
-        validation=split.take(np.sort(np.concatenate([validation, chosen]))), test=split.take(np.sort(np.concatenate([test, tested]))),
-    )  # fmt: skip
+        train=split.take(np.sort(train)),
+        calibration=split.take(np.sort(calibration)),
+        validation=split.take(np.sort(np.concatenate([validation, chosen]))),
+        test=split.take(np.sort(np.concatenate([test, tested]))),
+    )
 
 
 def divide_tested(split: Split, tested: NDArray[np.bool_], seed: int, calibration: float, validation: float) -> Splits:

@@ -159,7 +159,8 @@ import resource, sys
 from kka.synthesizers.bank import Synthesizer
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = Synthesizer(archive=sys.argv[1], image_size=128)
-print(made.synthesize(["number 3 1234", "number 4 5"], [0, 0]).shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+shape = made.synthesize(["number 3 1234", "number 4 5"], [0, 0]).shape
+print(shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     told = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "archive")], capture_output=True, text=True, check=True
