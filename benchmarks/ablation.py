@@ -10,8 +10,8 @@ evaluator. Rows, on the same normals, seeds, training steps and number n of anom
     d  language model without DPO, graded, with the hard schedule
     e  DPO, without the hard schedule
     f  KKA
-    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: other photographs of the tested
-       classes
+    g  n true anomalies: what there is to win. Blossom: drawn at distance 1; cifar100-bank: other photographs of the
+       tested classes
 
 c to f also train with the loop's generated normals, as KKA does; the others have none. Where the schedule's cap on hard
 ones never binds, as on blossom, d has the pictures of c and f those of e: then the table cannot say what the schedule
@@ -19,13 +19,13 @@ is worth.
 
 `--source FOLDER` (with CIFAR-100's parquet files) takes the preset cifar100-bank instead of blossom, and of its test
 split all normals and 30 photographs of each anomalous class. `--backbone` is what the detectors on frozen features
-stand on, as kka.detectors.shared.backbones names it; the built-in one has learnt blossom's attributes from labels, so on blossom it
-proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the threshold, and draws
-docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at 20."""
+stand on, as kka.detectors.shared.backbones names it; the built-in one has learnt blossom's attributes from labels, so
+on blossom it proves nothing. Also prints AUROC over the number of pictures made, and the false positives at the
+threshold, and draws docs/ablation-*.png. Resumable: each fit is kept in benchmarks/results/ablation. Seeds begin at
+20."""
 
 import argparse
 import hashlib
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +37,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import cifar100_bank
+from benchmarks import cifar100_bank, stamp
+from benchmarks.digest import Code
 from kka import datasets, detectors, evaluation
 from kka.confusion import hard_proportion, mixture
 from kka.controls import to_measure_on, training_controls
@@ -49,7 +50,7 @@ from kka.metrics import separation
 from kka.project import presets
 from kka.project.config import Config, check_config
 from kka.project.doctor import cores
-from kka.records import Anomaly, Split, Splits, read_records, seed_of, write_json
+from kka.records import Anomaly, Split, Splits, read_json, read_records, seed_of, write_json
 from pipelines.loop import run_loop
 from pipelines.stage import Run, make_run
 
@@ -229,14 +230,19 @@ def fits(
 def settle(folder: Path, settings: dict[str, Any]) -> None:
     """Keeps what the fits in the folder stand on. Ends where others are there: they would be mixed in one table."""
     path = folder / "settings.json"
-    if path.exists() and (found := json.loads(path.read_text())) != settings:
+    if path.exists() and (found := read_json(path)) != settings:
         sys.exit(f"{folder}: the fits there stand on {found}, wanted {settings}. Move the folder away.")
     write_json(path, settings)
 
 
-def run(world: World, names: list[str], backbone: str | None, path: Path) -> None:
-    """Fits what is not there yet; the same pictures are not fitted twice."""
-    results = json.loads(path.read_text()) if path.exists() else {}
+def code(data: str) -> Code:
+    """What the figures on a data set depend on."""
+    return Code("benchmarks/ablation.py", ("run",), presets.config(data), also=("kka/detectors",))
+
+
+def run(world: World, names: list[str], backbone: str | None, path: Path, made: stamp.Stamp) -> None:
+    """Fits what is not there yet, or was fitted by other code; the same pictures are not fitted twice."""
+    results = stamp.kept(path, made) or {}
     done: dict[str, str] = {found["pictures"]: key for key, found in results.items()}
     for key, name, given in fits(world, names):
         if key in results:
@@ -255,7 +261,7 @@ def run(world: World, names: list[str], backbone: str | None, path: Path) -> Non
                 **measure(world, detector),
             }
             done[mark] = key
-        write_json(path, results)
+        stamp.write(path, results, made)
         print(world.seed, key, {k: v for k, v in results[key].items() if k != "pictures"}, flush=True)
 
 
@@ -269,13 +275,14 @@ def complete(folder: Path, names: list[str]) -> list[dict[str, Any]]:
         for name in CURVE_OF
         if name in names
     ]
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"))]
-    return [run for run in runs if run.keys() >= set(wanted)]
+    found = [read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
+    return [result for result in found if result["figures"].keys() >= set(wanted)]
 
 
-def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
+def tables(results: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
     """Markdown: AUROC by row and detector, mean and deviation over seeds; the share of the way from a to g; then the
     rest."""
+    runs = [result["figures"] for result in results]
     figure = _figure(runs)
     for what in dict.fromkeys((figure, "auroc")):
         yield f"AUROC{' at distance 1' if what == 'distance 1' else ''}:\n\n" + _table(runs, names, what)
@@ -291,6 +298,7 @@ def tables(runs: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
             f"{name}, AUROC{' at distance 1' if figure != 'auroc' else ''} over the first n pictures made:\n\n"
             + "\n".join(_curve(runs, name, figure))
         )
+    yield stamp.line(results)
 
 
 def plot(runs: list[dict[str, Any]], names: list[str], path: Path) -> None:
@@ -394,14 +402,15 @@ def main() -> None:
     data = _data(arguments.source)
     if not arguments.print:
         settle(RESULTS / data, {"backbone": Path(arguments.backbone or BUILT_IN).name, "options": SMALLER})
+    made = stamp.make(code(data))
     for seed in [] if arguments.print else range(arguments.first, arguments.first + arguments.seeds):
         world = World(seed, arguments.work, arguments.source and arguments.source.resolve())
-        run(world, arguments.detectors, arguments.backbone, RESULTS / data / f"{seed}.json")
+        run(world, arguments.detectors, arguments.backbone, RESULTS / data / f"{seed}.json", made)
     found = complete(RESULTS / data, arguments.detectors)
     if not found:
         sys.exit(f"{RESULTS / data} holds no seed with every fit of {', '.join(arguments.detectors)}.")
     print(*tables(found, arguments.detectors), sep="\n\n")
-    plot(found, arguments.detectors, HERE.parent / "docs" / f"ablation-{data}.png")
+    plot([result["figures"] for result in found], arguments.detectors, HERE.parent / "docs" / f"ablation-{data}.png")
 
 
 if __name__ == "__main__":

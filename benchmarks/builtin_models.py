@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka.datasets import blossom
 from kka.describing.writer import Writer
 from kka.mini import features, lm, t2i
@@ -22,6 +24,11 @@ from kka.records import seed_of
 from kka.synthesizers.diffusion import Synthesizer
 
 MINI = Path(features.__file__).parent
+CODE = Code(
+    "benchmarks/builtin_models.py",
+    ("language_model", "text_to_image", "autoencoder"),
+    also=("kka/mini/lm", "kka/mini/t2i", "kka/mini/features"),
+)
 
 
 def language_model(n: int = 500) -> dict[str, float]:
@@ -70,19 +77,17 @@ def main() -> None:
         "t2i": {"autoencoder": autoencoder(), "attributes": pictures["generated"]},
         "features": {"attributes": pictures["drawn"]},
     }
-    print(json.dumps(measured, indent=2))
+    line = stamp.line([{"stamp": stamp.make(CODE)}])
+    print(json.dumps(measured, indent=2), line, sep="\n\n")
     if write:
         for name, figures in measured.items():
-            _into_card(MINI / name / "README.md", figures)
+            _into_card(MINI / name / "README.md", figures, line)
 
 
-def _into_card(card: Path, figures: dict[str, Any]) -> None:
+def _into_card(card: Path, figures: dict[str, Any], line: str) -> None:
     head = card.read_text(encoding="utf-8").split("## Measured")[0]
     text = json.dumps(figures, indent=2)
-    card.write_text(
-        f"{head}## Measured\nBy `python -m benchmarks.builtin_models --write`:\n```json\n{text}\n```\n",
-        encoding="utf-8",
-    )
+    card.write_text(f"{head}## Measured\n{line}\n```json\n{text}\n```\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

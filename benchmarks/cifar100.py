@@ -6,9 +6,9 @@ CIFAR-100 with household furniture as normal, as in the preset cifar100-bank: an
 320 photographs:
 
     random  drawn blindly from the 4,500 of the known classes
-    kka     those that KKA asks for, 20 in round one, as many as all before in each of the four rounds after, the detector `probe` as
-            evaluator; what its schedule leaves out counts, for it was made. Where an alignment falls apart the round after
-            goes on with the adapter before
+    kka     those that KKA asks for, 20 in round one, as many as all before in each of the four rounds after, the
+            detector `probe` as evaluator; what its schedule leaves out counts, for it was made. Where an alignment
+            falls apart, the next round goes on with the adapter before
 
 and on none. Prints AUROC, mean and deviation over seeds, and how many photographs of KKA's are worth 160 random ones.
 `--backbone` is that of the detectors on frozen features; the built-in one knows drawn flowers, not photographs. Tested
@@ -16,7 +16,6 @@ are all 500 normals and 30 photographs of each unknown class. Resumable: each fi
 benchmarks/results/cifar100. Seeds begin at 20."""
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -28,15 +27,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import ablation, cifar100_bank
+from benchmarks import ablation, cifar100_bank, stamp
+from benchmarks.digest import Code
 from kka import datasets, detectors
 from kka.confusion import mixture
 from kka.detectors.shared.backbones import BUILT_IN
 from kka.errors import KkaError
 from kka.metrics import auroc
+from kka.project import presets
 from kka.project.config import Config, check_config
 from kka.project.doctor import cores
-from kka.records import Anomaly, read_records, seed_of, write_json
+from kka.records import Anomaly, read_json, read_records, seed_of
 from pipelines import align
 from pipelines.stage import make_run
 
@@ -114,9 +115,14 @@ class World(ablation.World):
         return drawn
 
 
-def run(world: World, names: list[str], path: Path) -> None:
-    """Fits what is not there yet."""
-    results: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+def code() -> Code:
+    """What the figures depend on."""
+    return Code("benchmarks/cifar100.py", ("run", "World"), presets.config("cifar100-bank"), also=("kka/detectors",))
+
+
+def run(world: World, names: list[str], path: Path, made: stamp.Stamp) -> None:
+    """Fits what is not there yet, or was fitted by other code."""
+    results: dict[str, float] = stamp.kept(path, made) or {}
     wanted = [("normals", 0), *((method, n) for n in BUDGETS for method in ("random", "kka"))]
     for name in names:
         for method, n in wanted:
@@ -126,13 +132,14 @@ def run(world: World, names: list[str], path: Path) -> None:
             given = {"normals": lambda _: None, "random": world.random, "kka": world.asked_for}[method](n)
             detector = ablation.create(name, world.seed, world.backbone).fit(world.splits.train.images, given)
             results[key] = auroc(detector.score(world.test.images), world.test.labels)
-            write_json(path, results)
+            stamp.write(path, results, made)
             print(world.seed, key, f"{results[key]:.3f}", flush=True)
 
 
-def table(runs: list[dict[str, float]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """Markdown: AUROC by detector, method and budget, mean and deviation; and how many of KKA's are worth `WORTH`
     random ones."""
+    runs = [result["figures"] for result in results]
     names = [n for n in detectors.names() if all(f"{n} kka {b}" in r for r in runs for b in BUDGETS)]
     lines = [
         f"| detector | anomalies | {' | '.join(str(b) for b in (0, *BUDGETS))} | worth {WORTH} random |",
@@ -147,7 +154,7 @@ def table(runs: list[dict[str, float]]) -> str:
             lines.append(
                 f"| {name} | {method} | {' | '.join(cells)} | {_worth(runs, name) if method == 'kka' else ''} |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", stamp.line(results)])
 
 
 def _worth(runs: list[dict[str, float]], name: str) -> str:
@@ -173,7 +180,7 @@ def _cell(values: list[float]) -> str:
 
 def complete() -> list[dict[str, Any]]:
     """The seeds that there are."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("[0-9]*.json"))]
+    return [read_json(path) for path in sorted(RESULTS.glob("[0-9]*.json"))]
 
 
 def main() -> None:
@@ -194,9 +201,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     settings = {"backbone": Path(arguments.backbone or BUILT_IN).name, "options": ablation.SMALLER}
     ablation.settle(RESULTS, settings | {"hard": HARD, "quantile": QUANTILE})
+    made = stamp.make(code())
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         world = World(seed, arguments.work, arguments.source.resolve(), arguments.backbone)
-        run(world, arguments.detectors, RESULTS / f"{seed}.json")
+        run(world, arguments.detectors, RESULTS / f"{seed}.json", made)
     found = complete()
     if not found:
         sys.exit(f"{RESULTS} holds no results.")

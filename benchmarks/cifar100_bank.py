@@ -8,7 +8,6 @@ does not hold, mean and deviation, and writes benchmarks/results/cifar100_bank.j
 the same test pictures, for those do not depend on the seed."""
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka import datasets, detectors
 from kka.metrics import auroc
 from kka.mini import lm
+from kka.mini.train import divided
 from kka.project import presets
 from kka.project.config import Config, check_config
 from kka.project.doctor import cores
-from kka.records import seed_of, write_json
+from kka.records import read_json, seed_of
 from pipelines.loop import run_loop
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cifar100_bank.json"
 ROWS = ("random", "no_dpo", "kka")
 FIRST = 20
+
+
+CODE = Code("benchmarks/cifar100_bank.py", ("run",), presets.config("cifar100-bank"))
 
 
 def configure(source: Path, writer: Path, seed: int, *, aligned: bool) -> Config:
@@ -47,7 +52,7 @@ def train_writer(config: Config, out: Path) -> None:
         split = datasets.load(wanted.dataset, config.seed, wanted.image_size, **wanted.options)
         archive = datasets.archive(wanted.dataset, wanted.image_size, **wanted.options)
         texts = [line for caption in (*split.train.captions, *archive.captions) for line in caption.splitlines()]
-        lm.train(out, texts, steps=800)
+        lm.train(out, *divided(texts), steps=800)
 
 
 def run(source: Path, seed: int, work: Path) -> dict[str, dict[str, list[float]]]:
@@ -71,8 +76,8 @@ def run(source: Path, seed: int, work: Path) -> dict[str, dict[str, list[float]]
 
 def _read(root: Path, name: str) -> tuple[float, float]:
     folder = root / "metrics" / name
-    seen = json.loads((folder / "detect.json").read_text())["images"] if name != "r0" else 0
-    return float(seen), float(json.loads((folder / "evaluate.json").read_text())["auroc"])
+    seen = read_json(folder / "detect.json")["images"] if name != "r0" else 0
+    return float(seen), float(read_json(folder / "evaluate.json")["auroc"])
 
 
 def _random(config: Config, n: int) -> float:
@@ -86,18 +91,20 @@ def _random(config: Config, n: int) -> float:
     return auroc(detector.score(splits.test.images), splits.test.labels)
 
 
-def table(results: dict[str, Any]) -> str:
-    """Markdown: AUROC by row and round, mean and deviation over seeds; in brackets the photographs."""
+def table(found: dict[str, Any]) -> str:
+    """Markdown: AUROC by row and round, mean and deviation over seeds; in brackets the photographs. r0 has seen normals
+    only."""
+    results = found["figures"]
     rounds = len(next(iter(results.values()))["kka"]["auroc"])
     lines = [f"| trained on | {' | '.join(f'r{k}' for k in range(rounds))} |", f"|---|{'---|' * rounds}"]
     for name in ROWS:
-        runs = [found[name] for found in results.values()]
+        runs = [by_row[name] for by_row in results.values()]
         cells = [
             f"{_mean([r['auroc'][k] for r in runs])} ({statistics.mean(r['photographs'][k] for r in runs):.0f})"
             for k in range(rounds)
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\nr0 has seen normals only."
+    return "\n".join([*lines, "", stamp.line([found])])
 
 
 def _mean(values: list[float]) -> str:
@@ -116,12 +123,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    made = stamp.make(CODE)
+    results = stamp.kept(RESULTS, made) or {}
     for seed in range(FIRST, FIRST + arguments.seeds):
         if str(seed) not in results:
             results[str(seed)] = run(arguments.source.resolve(), seed, arguments.work)
-            write_json(RESULTS, results)
-    print(table(results))
+            stamp.write(RESULTS, results, made)
+    print(table(read_json(RESULTS)))
 
 
 if __name__ == "__main__":

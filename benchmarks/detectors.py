@@ -154,6 +154,13 @@ def table(found: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def tables(result: dict[str, Any]) -> str:
+    """Markdown: the detectors, and beside their peers where those were measured."""
+    from benchmarks import stamp
+
+    return "\n\n".join([*(table(found) for found in result["figures"].values()), stamp.line([result])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="the Python of an environment with anomalib, pyod and transformers")
@@ -175,14 +182,17 @@ def main() -> None:
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return found
 
+    from benchmarks import stamp
+    from benchmarks.digest import Code
     from kka import detectors
-    from kka.records import write_json
+    from kka.records import read_json
 
+    made = stamp.make(Code("benchmarks/detectors.py", ("one",), also=("kka/detectors", "kka/mini/features")))
     results = {"detectors": {name: measured(name) for name in detectors.names()}}
     if arguments.peers:
         results["peers"] = {name: measured(name, "--alone") for name in PEERS}
-    write_json(RESULTS, results)
-    print(*(table(found) for found in results.values()), sep="\n\n")
+    stamp.write(RESULTS, results, made)
+    print(tables(read_json(RESULTS)))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ For each seed, 200 descriptions of the unaligned language model are drawn exactl
 learns from either, with and without what might close the gap: blur and noise, generated normals in training, real
 pictures to begin with, spectra matched to real ones. Two figures tell how far apart generated and real are: AUROC at
 distance 1, and the AUROC between fresh generated normals and real ones (0.5: they cannot be told apart). It is scored
-on drawings that no test split of the other benchmarks holds. Writes benchmarks/results/gap.json."""
+on drawings that no test split of the other benchmarks holds. Writes benchmarks/results/gap, a file a seed. Resumable:
+what the present code made is not made again. Several processes may run the same command side by side."""
 
 import argparse
-import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +17,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka import detectors
 from kka.datasets import blossom
 from kka.describing.writer import Writer
 from kka.metrics import auroc, separation
 from kka.mini.lm import PROMPT
 from kka.project.doctor import cores
-from kka.records import Split, Splits, seed_of, write_json
+from kka.records import Split, Splits, read_json, seed_of
 from kka.spectrum import apply_gains, spectral_gains
 from kka.synthesizers.diffusion import Synthesizer
 
-RESULTS = Path(__file__).parent / "results" / "gap.json"
+RESULTS = Path(__file__).parent / "results" / "gap"
+CODE = Code("benchmarks/gap.py", ("run",), also=("kka/detectors/bce.py", "kka/mini/lm", "kka/mini/t2i"))
 MINI = Path(blossom.__file__).parent.parent / "mini"
 Images = NDArray[np.uint8]
 
@@ -107,15 +110,16 @@ def _figures(detector: detectors.Detector, splits: Splits, unseen: Split, contro
 
 
 def table(results: dict[str, Any]) -> str:
+    """Markdown: a row a way, mean and deviation over seeds."""
     lines = ["| trained on | AUROC | AUROC at distance 1 | generated against real normals |", "|---|---|---|---|"]
     for way in WAYS:
         cells = []
         for figure in ("auroc", "distance 1", "controls"):
-            values = [found[way][figure] for found in results.values() if figure in found[way]]
+            values = [found["figures"][way][figure] for found in results.values() if figure in found["figures"][way]]
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3f}{spread}" if values else "")
         lines.append(f"| {way} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", stamp.line(results.values())])
 
 
 def main() -> None:
@@ -125,12 +129,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    made = stamp.make(CODE)
     for seed in range(arguments.seeds):
-        if str(seed) not in results:
-            results[str(seed)] = run(seed)
-            write_json(RESULTS, results)
-    print(table(results))
+        path = RESULTS / f"{seed}.json"
+        with stamp.claimed(path) as mine:
+            if mine and stamp.kept(path, made) is None:
+                stamp.write(path, run(seed), made)
+    print(table({path.stem: read_json(path) for path in sorted(RESULTS.glob("*.json"))}))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka import detectors
 from kka.datasets import blossom
-from kka.images import Images, decode
+from kka.images import read_picture
 from kka.project.doctor import cores
+from kka.records import Images
 from kka.scoring import Scorer
 
 
@@ -32,8 +35,7 @@ def measured(name: str, images: Images, paths: list[Path], times: int) -> list[s
 
     def decoded() -> None:
         for path in paths:
-            with Image.open(path) as image:
-                decode(image, size)
+            read_picture(path, size)
 
     ways: list[Callable[[], object]] = [lambda: detector.score(images), decoded, lambda: list(scorer.score(paths, []))]
     rates = np.array([[len(paths) / _seconds(way) for way in ways] for _ in range(times)])
@@ -70,6 +72,8 @@ def main() -> None:
                 Image.fromarray(pixels).save(path)
             for name in arguments.detectors:
                 print(f"| {name} | {size} | {' | '.join(measured(name, images, paths, arguments.times))} |", flush=True)
+    code = Code("benchmarks/predict.py", ("measured",), also=("kka/detectors",))
+    print("", stamp.line([{"stamp": stamp.make(code)}]), sep="\n")
 
 
 if __name__ == "__main__":

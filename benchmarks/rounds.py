@@ -1,12 +1,14 @@
 """KKA's rounds on blossom over several seeds: `python -m benchmarks.rounds [--seeds 5] [--work DIR] [--threads N]`.
 
 Three variants on the same budget and seeds: `kka` (the defaults), `no_dpo` (the same rounds and images, the language
-model never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the tables of the
-README with mean and deviation, and writes every figure to benchmarks/results/rounds. Resumable: what was finished in
-`--work` is kept."""
+model never aligned) and `deep_sad` (the paper's own detector in place of the default one). Prints the tables of
+ the documentation with mean and deviation, and writes every figure to benchmarks/results/rounds, a file a loop.
+
+Resumable: a loop that the present code finished is not run again, and one that it began in `--work` goes on. What other
+code made is made again. Several processes may run the same command side by side: each takes the next loop that no other
+has."""
 
 import argparse
-import json
 import shutil
 import statistics
 from pathlib import Path
@@ -14,10 +16,12 @@ from typing import Any
 
 import torch
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka.project import presets
 from kka.project.config import Config
 from kka.project.doctor import cores
-from kka.records import write_json
+from kka.records import read_json
 from pipelines.loop import run_loop
 
 HERE = Path(__file__).parent
@@ -29,6 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+FIRST = next(iter(VARIANTS))
+
+
 def variant(base: Config, name: str, seed: int) -> Config:
     """The configuration of a variant: its changes laid over the sections they belong to."""
     raw = base.model_dump()
@@ -38,17 +45,38 @@ def variant(base: Config, name: str, seed: int) -> Config:
     return Config.model_validate(raw | {"seed": seed})
 
 
-def run(base: Config, name: str, seed: int, work: Path) -> dict[str, Any]:
-    """All figures of one run, by round."""
-    root, first = work / f"{name}-{seed}", work / f"{next(iter(VARIANTS))}-{seed}"
-    if not root.exists() and first.exists():
+def code(name: str) -> Code:
+    """What the figures of a variant depend on."""
+    config = variant(presets.config("blossom"), name, 0)
+    return Code("benchmarks/rounds.py", ("variant", "read_metrics"), config)
+
+
+def run(name: str, seed: int, work: Path, stamps: dict[str, stamp.Stamp]) -> dict[str, Any]:
+    """All figures of one run, by round. `stamps` are those of the variants."""
+    root, config = work / f"{name}-{seed}", variant(presets.config("blossom"), name, seed)
+    mark = root / "code"
+    if root.exists() and not (mark.exists() and mark.read_text() == stamps[name]["code"]):
+        shutil.rmtree(root)  # begun by other code, which the loop does not notice
+    first = work / f"{FIRST}-{seed}"
+    if not root.exists() and first.exists() and _finished(FIRST, seed, first, stamps):
         shutil.copytree(first, root)  # what is the same there, as the first round's pictures are, is not done again
-    config = variant(base, name, seed)
+    root.mkdir(parents=True, exist_ok=True)
+    mark.write_text(stamps[name]["code"])
     run_loop(config, root, report=False)
+    return read_metrics(config, root)
+
+
+def _finished(name: str, seed: int, root: Path, stamps: dict[str, stamp.Stamp]) -> bool:
+    """Whether the run in `root` is whole and the present code's."""
+    mark, made = root / "code", stamps[name]
+    same = mark.exists() and mark.read_text() == made["code"]
+    return same and stamp.kept(RESULTS / f"{name}-{seed}.json", made) is not None
+
+
+def read_metrics(config: Config, root: Path) -> dict[str, Any]:
+    """The figures of every stage, by round."""
     rounds = ["r0", *config.lineage(config.last)]
-    return {
-        r: {p.stem: json.loads(p.read_text()) for p in sorted((root / "metrics" / r).glob("*.json"))} for r in rounds
-    }
+    return {r: {p.stem: read_json(p) for p in sorted((root / "metrics" / r).glob("*.json"))} for r in rounds}
 
 
 FIGURES = {
@@ -67,8 +95,11 @@ FIGURES = {
 
 def _by_variant(results: dict[str, Any]) -> dict[str, list[Any]]:
     """The runs of each variant that there are, in the order of their seeds."""
-    found = {name: [run for key, run in sorted(results.items()) if key.rsplit("-", 1)[0] == name] for name in VARIANTS}
-    return {name: runs for name, runs in found.items() if runs}
+    runs = {
+        name: [found["figures"] for key, found in sorted(results.items()) if key.rsplit("-", 1)[0] == name]
+        for name in VARIANTS
+    }
+    return {name: some for name, some in runs.items() if some}
 
 
 def gains(results: dict[str, Any]) -> str:
@@ -86,7 +117,7 @@ def gains(results: dict[str, Any]) -> str:
             points = [100 * (last - first) for first, last in ends]
             gained.append(f"{statistics.mean(points):.1f} ({min(points):.1f} to {max(points):.1f})")
         lines.append(f"| {' | '.join([name, *left, *gained])} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", stamp.line(results.values())])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -96,7 +127,7 @@ def table(results: dict[str, Any]) -> str:
         for r in runs[0]:
             cells = [_cell([found[r] for found in runs], figure) for figure in FIGURES]
             lines.append(f"| {' | '.join([name, str(len(runs)), r, *cells])} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", stamp.line(results.values())])
 
 
 def _cell(rounds: list[Any], figure: str) -> str:
@@ -121,12 +152,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
-    base = presets.config("blossom")
-    for seed in range(arguments.first, arguments.first + arguments.seeds):
-        for name in arguments.variants:
-            found = run(base, name, seed, arguments.work)
-            write_json(RESULTS / f"{name}-{seed}.json", found)
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    stamps = {name: stamp.make(code(name)) for name in VARIANTS}
+    for name in arguments.variants:
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
+            path = RESULTS / f"{name}-{seed}.json"
+            with stamp.claimed(path) as mine:
+                if mine and stamp.kept(path, stamps[name]) is None:
+                    stamp.write(path, run(name, seed, arguments.work, stamps), stamps[name])
+    results = {path.stem: read_json(path) for path in sorted(RESULTS.glob("*.json"))}
     print(gains(results), table(results), sep="\n\n")
 
 

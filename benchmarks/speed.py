@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka.describing.writer import Writer
 from kka.mini import lm
 from kka.project.doctor import cores
@@ -57,9 +59,12 @@ def main() -> None:
     batched(writer, 8)  # the first call pays for what every later one finds ready
     rates = [tokens / seconds for tokens, seconds in (one_at_a_time(writer, SLOW_ITEMS), batched(writer, ITEMS))]
     print(
-        f"one at a time, no cache: {rates[0]:.0f} tokens/s; batched: {rates[1]:.0f} tokens/s; ratio {rates[1] / rates[0]:.1f}"
+        f"one at a time, no cache: {rates[0]:.0f} tokens/s; batched: {rates[1]:.0f} tokens/s;"
+        f" ratio {rates[1] / rates[0]:.1f}"
     )
     print(f"import kka, Python's start included: {import_seconds():.2f} s")
+    code = Code("benchmarks/speed.py", ("one_at_a_time", "batched"), also=("kka/mini/lm",))
+    print(stamp.line([{"stamp": stamp.make(code)}]))
 
 
 if __name__ == "__main__":

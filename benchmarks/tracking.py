@@ -28,17 +28,20 @@ def main() -> None:
     words = log.read_text(encoding="utf-8").split() if log.exists() else []
     if words[1:] != ["s", "of", "processor", "time"] or not costs.exists():
         raise KkaError(
-            "tracking wants a project whose loop has just run, and whose watcher has left (it waits for 30 s). Run `make repro`."
+            "tracking wants a project whose loop has just run, and whose watcher has left (it waits for 30 s)."
+            " Run `make repro`."
         )
     stages = sum(cost["seconds"] for cost in read_json(costs).values())
     (HOME / "reconciled.json").unlink(missing_ok=True)
     again, nothing = track(), [track() for _ in range(5)]
     beside = float(words[0]) / cores()
     print(
-        f"stages {stages:.0f} s; watcher {words[0]} s of processor time, {beside:.1f} s on {cores()} cores, {beside / stages:.1%}"
+        f"stages {stages:.0f} s; watcher {words[0]} s of processor time, {beside:.1f} s on {cores()} cores,"
+        f" {beside / stages:.1%}"
     )
     print(
-        f"a reconciliation of all that is there already {again:.1f} s, {again / stages:.1%}; of nothing new {min(nothing):.2f} s"
+        f"a reconciliation of all that is there already {again:.1f} s, {again / stages:.1%};"
+        f" of nothing new {min(nothing):.2f} s"
     )
 
 

@@ -19,18 +19,20 @@ import torch
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
+from benchmarks import stamp
+from benchmarks.digest import Code
 from kka import detectors
 from kka.evaluation import by_group
 from kka.images import read_split
 from kka.metrics import auroc
 from kka.project import presets
 from kka.project.config import Config
-from kka.records import Split, write_json
+from kka.records import Split, read_json
 from pipelines.loop import step
 from pipelines.stage import make_run
 from pipelines.tuning.confirm import candidates, confirmed
 from pipelines.tuning.mirror import draw as plots
-from pipelines.tuning.study import begun_with, folder, load_study, over
+from pipelines.tuning.study import begun_with, ended_trials, load_study, study_folder
 from pipelines.tuning.trial import Trials
 
 ROOT = Path(__file__).parent.parent
@@ -48,9 +50,9 @@ def labelled(place: Path, test: Split) -> dict[str, float]:
 def ranking(study: optuna.Study, config: Config, home: Path) -> list[dict[str, Any]]:
     """A row for each trial and round: what the study saw, what it would have seen with the labels of the validation
     split, and what the labels of the test split say."""
-    place, rows = folder(config, home), []
+    place, rows = study_folder(config, home), []
     test, validation = (read_split(place / "base" / "data" / "splits" / part) for part in ("test", "validation"))
-    for trial in over(study):
+    for trial in ended_trials(study):
         for name in config.lineage(config.last):
             if name in trial.user_attrs:
                 detector = place / "trials" / str(trial.number) / "data" / name / "detector"
@@ -82,7 +84,7 @@ def correlations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def fresh(study: optuna.Study, config: Config, home: Path) -> dict[str, dict[str, Any]]:
     """The candidates on the fresh seeds of their confirmation: what the study saw there, and what the labels say."""
-    place, found = folder(config, home), {}
+    place, found = study_folder(config, home), {}
     test = read_split(place / "base" / "data" / "splits" / "test")
     for one in confirmed(study, config):
         roots = [place / "confirm" / f"{one.name}-{i}" for i in range(config.tune.confirm.seeds)]
@@ -93,7 +95,7 @@ def fresh(study: optuna.Study, config: Config, home: Path) -> dict[str, dict[str
 
 def cost(study: optuna.Study, config: Config, home: Path) -> dict[str, float]:
     """Seconds of the trials, and of one loop as they run it that finds nothing done before."""
-    trials = over(study)
+    trials = ended_trials(study)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         alone = Trials(config, Path(scratch))
         (alone.folder / "base").mkdir()
@@ -107,8 +109,14 @@ def cost(study: optuna.Study, config: Config, home: Path) -> dict[str, float]:
     return {"trials": len(trials), "pruned": stopped, "seconds of trials": spent, "seconds of a loop": seconds}
 
 
-def table(found: dict[str, Any]) -> str:
+def code() -> Code:
+    """What the figures depend on."""
+    return Code("benchmarks/tuning.py", ("ranking", "correlations", "fresh", "cost"), presets.config("blossom"))
+
+
+def table(result: dict[str, Any]) -> str:
     """Markdown."""
+    found = result["figures"]
     names = [k for k in found["correlations"][0] if k not in ("round", "detectors")]
     lines = [f"| detectors of round | how many | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     for row in found["correlations"]:
@@ -119,9 +127,11 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {'trial ' if name.isdigit() else ''}{name} | {' | '.join(cells)} |")
     spent = found["cost"]
     times = spent["trials"] * spent["seconds of a loop"] / spent["seconds of trials"]
-    told = f"{spent['trials']:.0f} trials, {spent['pruned']:.0f} of them pruned: {spent['seconds of trials'] / 60:.0f} minutes of work."
-    lines += ["", f"{told} A loop alone takes {spent['seconds of a loop'] / 60:.1f}: {times:.1f} times cheaper."]
-    return "\n".join(lines)
+    work = f"{spent['seconds of trials'] / 60:.0f} minutes of work"
+    alone = f"{spent['seconds of a loop'] / 60:.1f}: {times:.1f} times cheaper"
+    told = f"{spent['trials']:.0f} trials, {spent['pruned']:.0f} of them pruned: {work}. A loop alone takes {alone}."
+    lines += ["", told]
+    return "\n".join([*lines, "", stamp.line([result])])
 
 
 def _cell(values: list[float], digits: int = 3) -> str:
@@ -165,6 +175,7 @@ def main() -> None:
     home = ROOT / "mlruns"
     study = load_study(presets.config("blossom"), home)
     config = begun_with(study, presets.config("blossom"))
+    made = stamp.make(code())
     rows = ranking(study, config, home)
     found = {
         "correlations": correlations(rows),
@@ -172,12 +183,12 @@ def main() -> None:
         "cost": cost(study, config, home),
         "rows": rows,
     }
-    write_json(RESULT, found)
+    stamp.write(RESULT, found, made)
     draw(rows, ROOT / "docs" / "tuning-objective.png")
-    for path in plots(study, folder(config, home)):
+    for path in plots(study, study_folder(config, home)):
         if path.stem in ("optimization_history", "intermediate_values"):
             shutil.copy(path, ROOT / "docs" / f"tuning-{path.stem.replace('_', '-')}.png")
-    print(table(found))
+    print(table(read_json(RESULT)))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def train(
     last = curves.rows[-1]
     if not math.isfinite(last["loss"]):
         raise Collapse(
-            f"align: the loss became {last['loss']}. Lower align.learning_rate ({dpo.learning_rate}) or raise align.beta"
+            f"align: the loss became {last['loss']}. Lower align.learning_rate ({dpo.learning_rate}) or raise"
+            " align.beta"
             f" ({dpo.beta})."
         )
     writer.model.eval()

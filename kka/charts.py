@@ -106,9 +106,10 @@ def histogram(title: str, normals: Floats, anomalies: Floats, threshold: float) 
     ]
     top = max(y for line in lines for _, y in line.points)
     inner = [t for t in ticks(edges[0], edges[-1]) if edges[0] <= t <= edges[-1]]
-    said = f"{title}: shares of {' and '.join(line.name for line in lines)} test pictures by score, the threshold at {threshold:.3f}"
+    names = " and ".join(line.name for line in lines)
+    about = f"{title}: shares of {names} test pictures by score, the threshold at {threshold:.3f}"
     x, y = {float(edges[0]): "", float(edges[-1]): "", **_marks(inner)}, {t: f"{t:.0%}" for t in ticks(0, top)}
-    return _chart(title, said, lines, x, y, "score", "share of its kind", mark=threshold)
+    return _chart(title, about, lines, x, y, "score", "share of its kind", mark=threshold)
 
 
 def standalone(chart: str) -> str:
@@ -116,7 +117,8 @@ def standalone(chart: str) -> str:
     for name, colour in LIGHT.items():
         chart = chart.replace(f"var(--{name})", colour)
     width, height = WIDTH + 2 * _MARGIN, HEIGHT + 2 * _MARGIN
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width}" height="{2 * height}" font-family="system-ui, sans-serif"'
+    size = f'width="{2 * width}" height="{2 * height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif"'
     opened, _, rest = chart.replace(_BOX, f"{-_MARGIN} {-_MARGIN} {width} {height}", 1).partition(">")
     paper = f'<rect x="{-_MARGIN}" y="{-_MARGIN}" width="{width}" height="{height}" fill="{LIGHT["paper"]}"/>'
     return f"{opened.replace('<svg', head, 1)}>{paper}{rest}\n"
@@ -204,7 +206,8 @@ def _legend(lines: Sequence[Line]) -> tuple[list[str], float]:
         width = 34 + _LETTER * len(name)
         if x > 0 and x + width > WIDTH:
             x, y = 0.0, y + 16
-        sample = f'<path d="M{x:.1f} {y - 4:.1f}h16" stroke="var(--{line.colour})" stroke-width="3" stroke-opacity="{line.opacity:.2f}"/>'
+        stroke = f'stroke="var(--{line.colour})" stroke-width="3" stroke-opacity="{line.opacity:.2f}"'
+        sample = f'<path d="M{x:.1f} {y - 4:.1f}h16" {stroke}/>'
         parts.append(sample + _text(x + 21, y, name, "start"))
         x += width
     return parts, y + 14

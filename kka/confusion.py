@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.detectors import Detector, Images
+from kka.detectors import Detector
 from kka.errors import Collapse, KkaError
 from kka.metrics import separation
-from kka.records import Anomaly, Description, Grade, sha256
+from kka.records import Anomaly, Description, Grade, Images, sha256
 
 Scores = NDArray[np.float64]
 
@@ -48,9 +48,15 @@ def judge(
     easy_share: float,
 ) -> Verdict:
     """What a detector that has never seen the anomalies makes of them; its boundary comes from calibration normals.
-    `controls` are generated normals that it has not trained on. All pictures are uint8 (n, h, w, 3)."""
+    `controls` are generated normals that it has not trained on. All pictures are uint8 (n, h, w, 3).
+    Raises Collapse for scores that are not finite."""
     normal = detector.score(calibration)
     scores = detector.score(anomalies)
+    if not (np.isfinite(normal).all() and np.isfinite(scores).all()):
+        raise Collapse(
+            "assess: wanted finite scores, got NaN or infinite ones: the detector has diverged. Lower its learning rate"
+            " (detect.options)."
+        )
     gap = None if controls is None else separation(normal, detector.score(controls))
     return Verdict(scores, grade(scores, normal, quantile=quantile, easy_share=easy_share), gap)
 

@@ -4,9 +4,8 @@ learnt what is generated instead of what is anomalous."""
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Images = NDArray[np.uint8]
+from kka.records import Images
 
 
 def to_train_on(controls: Images) -> Images:

@@ -21,6 +21,19 @@ class Collapse(KkaError):
     from. A study gives such a trial up; any other mistake stops the study."""
 
 
+_MEMORY = ("out of memory", "DefaultCPUAllocator: not enough memory", "STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the memory of the machine or of its GPU did not suffice; torch says so by a RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and tells_of_memory(str(error)))
+
+
+def tells_of_memory(text: str) -> bool:
+    """Whether an error's text says that memory did not suffice."""
+    return any(words in text for words in _MEMORY)
+
+
 def out_of_space(error: Exception) -> bool:
     """Whether a write failed because the disk, a quota or a limit of file sizes is full; libraries in Rust only say so
     in words."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka import metrics
-from kka.detectors import Detector, Images
-from kka.records import Split
+from kka.detectors import Detector
+from kka.records import Images, Split
 
 QUANTILE = 0.95  # of the calibration normals' scores, where an alarm begins
 EXPECTED_FALSE_ALARMS = 1 - QUANTILE

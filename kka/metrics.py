@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats, NDArray[np.int64]], float]
@@ -131,7 +131,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.i
             f" {truth.shape}."
         )
     if not np.isfinite(values).all():
-        raise KkaError(
+        raise Collapse(
             f"a metric wants finite scores, got {int((~np.isfinite(values)).sum())} NaN or infinite ones. Look at the"
             " detector."
         )

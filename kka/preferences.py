@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import RidgeCV
 
-from kka.errors import Collapse, KkaError
+from kka.errors import Collapse
 from kka.records import Anomaly, Description, Pair, texts
 
 Scores = NDArray[np.float64]
@@ -69,7 +69,7 @@ def surrogate(rated: Sequence[Anomaly], texts: Sequence[str], similarity: Simila
     try:
         words.fit(known)
     except ValueError as error:
-        raise KkaError(
+        raise Collapse(
             f"align: the surrogate wants rated descriptions with words, got {len(rated)} ({error})"
         ) from None
     reference = similarity(known)

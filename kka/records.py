@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kka.errors import BrokenFile, KkaError
 
+Images = NDArray[np.uint8]  # RGB, (n, h, w, 3); where it is said, one (h, w, 3)
 T = TypeVar("T")
 Outcome = Literal["kept", "normal", "unreadable", "duplicate"]
 Grade = Literal["hard", "between", "easy"]
@@ -30,7 +31,7 @@ class Split:
     """Images uint8 (n, h, w, 3), and for each: caption (of several each a line), label (0 normal, 1 anomalous), group
     (class, defect or distance)."""
 
-    images: NDArray[np.uint8]
+    images: Images
     captions: tuple[str, ...]
     labels: NDArray[np.int64]
     groups: tuple[str, ...]
@@ -224,7 +225,7 @@ def _text(path: Path) -> str:
         raise BrokenFile(f"{path}: wanted UTF-8 text, got other bytes.") from None
 
 
-def sha256(image: NDArray[np.uint8]) -> str:
+def sha256(image: Images) -> str:
     """The hash of one image's pixels, that ties a record to its picture."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 

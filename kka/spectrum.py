@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka.controls import to_train_on
+from kka.records import Images
 
-Images = NDArray[np.uint8]
 Gains = NDArray[np.float64]
 LARGEST = (
     3.0  # a gain is at most this and at least its inverse: what a generator does not draw at all is not made of noise

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kka import detectors
-from kka.detectors import Detector, Images
+from kka.detectors import Detector
 from kka.log import Log, silent
+from kka.records import Images
 
 D = TypeVar("D", bound=Detector)
 

@@ -1,4 +1,4 @@
-"""The language model learns from the verdicts which anomalies are wanted; an adapter that fell apart stops the round."""
+"""The language model learns from the verdicts which anomalies are wanted; one that fell apart stops the round."""
 
 from pathlib import Path
 

@@ -23,7 +23,8 @@ def main(run: Run) -> None:
     outcomes = ", ".join(f"{counts[k]:.0f} {k}" for k in ("attempts", "kept", "normal", "unreadable", "duplicate"))
     if not counts["kept"]:
         raise Collapse(
-            f"describe: round {run.round} wanted {section.count} descriptions, got none that the guard keeps ({outcomes})."
+            f"describe: round {run.round} wanted {section.count} descriptions, got none that the guard keeps"
+            f" ({outcomes})."
             " Raise describe.attempts, or loosen describe.guard."
         )
     write_records(run.files.descriptions, descriptions)

@@ -16,8 +16,19 @@ from numpy.typing import NDArray
 
 from kka.detectors import Detector
 from kka.errors import KkaError
-from kka.images import Images, read_captions, read_images, read_split
-from kka.records import Anomaly, Description, Mistake, Split, read_json, read_records, sha256, whole_folder, write_text
+from kka.images import read_captions, read_images, read_split
+from kka.records import (
+    Anomaly,
+    Description,
+    Images,
+    Mistake,
+    Split,
+    read_json,
+    read_records,
+    sha256,
+    whole_folder,
+    write_text,
+)
 
 BASELINE = "r0"
 SPLITS = ("train", "calibration", "validation", "test")

@@ -7,13 +7,14 @@ either.
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kka.errors import Collapse, KkaError, out_of_space
 from kka.log import Log, silent
-from kka.project.config import Config, read_config
+from kka.project.config import Config, flatten, read_config
 from kka.project.doctor import cores, preflight
 from kka.project.errors import sentence
 from kka.records import seed_of
@@ -64,12 +65,13 @@ class Run:
 def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
     """Runs `main` on the round and its previous one in argv, with params.yaml from the current folder.
 
-    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes with
-    it.
+    A KkaError ends the process with its sentence on stderr and exit code 1. `torch` says whether the stage computes
+    with it.
     """
     name = Path(sys.argv[0]).stem
     try:
         run = make_run(read_config(Path("params.yaml")), Path.cwd(), sys.argv[1:])
+        link_ignored(run.config, run.root, home().parent)
         if name in ("prepare", "baseline"):  # in the first second, not after an hour
             preflight(run.config, run.root)
         if torch:
@@ -90,6 +92,30 @@ def stage(main: Callable[[Run], None], *, torch: bool = True) -> None:
             f"kka: {name}: no space left to write to ({error}). Free some (`dvc gc -w` removes old results) and run it"
             " again."
         )
+
+
+def link_ignored(config: Config, root: Path, project: Path) -> None:
+    """Links the models and data that params.yaml names by relative paths from the `project` into `root`, its temporary
+    copy that `dvc exp run --temp` works in: DVC does not copy what git ignores, such as models/."""
+    if root == project:
+        return
+    for path in _paths(config):
+        source, link = project / path, Path(os.path.normpath(root / path))
+        # a path that leaves the project leads to the folder of all its temporary copies
+        ours = link.is_relative_to(root) or link.is_relative_to(project / ".dvc" / "tmp")
+        if ours and source.exists() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # another copy that works at the same time was faster
+                link.symlink_to(source.resolve())
+
+
+def _paths(config: Config) -> Iterator[str]:
+    """What may be a path in params.yaml; of a function in a file its file."""
+    options = {name: getattr(config, name).options for name in ("prepare", "synthesize", "detect")}
+    for _, value in flatten(options | {"model": config.describe.model}):
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and item:
+                yield item.partition(":")[0]
 
 
 def marked(error: KkaError) -> str:

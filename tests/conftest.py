@@ -57,7 +57,8 @@ def cifar100_data() -> Path:
     folder = Path(os.environ.get("KKA_DATA", ROOT.parent / "shared" / "data")) / "cifar100"
     if not folder.is_dir():
         pytest.skip(
-            f"the real photographs are not here: {folder} is no folder; KKA_DATA may name the folder that holds cifar100"
+            f"the real photographs are not here: {folder} is no folder; KKA_DATA may name the folder that holds"
+            " cifar100"
         )
     return folder
 

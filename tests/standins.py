@@ -64,7 +64,8 @@ from transformers import (
 WORDS = Path(__file__).parent.parent / "kka" / "mini" / "t2i" / "tokenizer"
 CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}{% endif %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is not defined or enable_thinking %}<think>{%"
+    " endif %}{% endif %}"
 )
 SMALL = {
     "hidden_size": 32,
@@ -142,11 +143,18 @@ def _clip(kind: Any) -> Any:
     words = CLIPTokenizer.from_pretrained(WORDS)
     return kind(
         CLIPTextConfig(
-            vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, projection_dim=16,
-            max_position_embeddings=words.model_max_length, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+            vocab_size=len(words),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            projection_dim=16,
+            max_position_embeddings=words.model_max_length,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
             pad_token_id=words.pad_token_id,
         )
-    )  # fmt: skip
+    )
 
 
 def _t5(width: int = 16) -> dict[str, Any]:
@@ -165,10 +173,15 @@ def _t5(width: int = 16) -> dict[str, Any]:
 def stable_diffusion(folder: Path) -> str:
     torch.manual_seed(0)
     StableDiffusionPipeline(
-        vae=_autoencoder(), text_encoder=_clip(CLIPTextModel), tokenizer=CLIPTokenizer.from_pretrained(WORDS),
-        unet=_unet(cross_attention_dim=16), scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
+        vae=_autoencoder(),
+        text_encoder=_clip(CLIPTextModel),
+        tokenizer=CLIPTokenizer.from_pretrained(WORDS),
+        unet=_unet(cross_attention_dim=16),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -181,19 +194,33 @@ def stable_diffusion_xl(folder: Path) -> str:
     }
     words = CLIPTokenizer.from_pretrained(WORDS)
     StableDiffusionXLPipeline(
-        vae=_autoencoder(), text_encoder=_clip(CLIPTextModel), text_encoder_2=_clip(CLIPTextModelWithProjection), tokenizer=words,
-        tokenizer_2=words, unet=_unet(cross_attention_dim=32, **time), scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-    ).save_pretrained(folder)  # fmt: skip
+        vae=_autoencoder(),
+        text_encoder=_clip(CLIPTextModel),
+        text_encoder_2=_clip(CLIPTextModelWithProjection),
+        tokenizer=words,
+        tokenizer_2=words,
+        unet=_unet(cross_attention_dim=32, **time),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
+    ).save_pretrained(folder)
     return str(folder)
 
 
 def pixart(folder: Path) -> str:
     torch.manual_seed(0)
     network = PixArtTransformer2DModel(
-        sample_size=32, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=2, caption_channels=16,
-        in_channels=4, cross_attention_dim=16, out_channels=8, norm_type="ada_norm_single", norm_elementwise_affine=False,
+        sample_size=32,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=16,
+        in_channels=4,
+        cross_attention_dim=16,
+        out_channels=8,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
         use_additional_conditions=False,
-    )  # fmt: skip
+    )
     PixArtAlphaPipeline(
         vae=_autoencoder(), transformer=network, scheduler=DPMSolverMultistepScheduler(), **_t5()
     ).save_pretrained(folder)
@@ -203,9 +230,18 @@ def pixart(folder: Path) -> str:
 def cogview3(folder: Path) -> str:
     torch.manual_seed(0)
     network = CogView3PlusTransformer2DModel(
-        patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, out_channels=4, text_embed_dim=16,
-        time_embed_dim=8, condition_dim=4, pos_embed_max_size=16, sample_size=16,
-    )  # fmt: skip
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        out_channels=4,
+        text_embed_dim=16,
+        time_embed_dim=8,
+        condition_dim=4,
+        pos_embed_max_size=16,
+        sample_size=16,
+    )
     CogView3PlusPipeline(
         vae=_autoencoder(), transformer=network, scheduler=CogVideoXDDIMScheduler(), **_t5()
     ).save_pretrained(folder)
@@ -218,9 +254,18 @@ SHIFTED = {"shift_factor": 0.1, "use_quant_conv": False, "use_post_quant_conv": 
 def stable_diffusion_3(folder: Path) -> str:
     torch.manual_seed(0)
     network = SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=32,
-        caption_projection_dim=16, pooled_projection_dim=32, out_channels=4, pos_embed_max_size=16,
-    )  # fmt: skip
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        caption_projection_dim=16,
+        pooled_projection_dim=32,
+        out_channels=4,
+        pos_embed_max_size=16,
+    )
     words, t5 = CLIPTokenizer.from_pretrained(WORDS), _t5(32)
     StableDiffusion3Pipeline(
         vae=_autoencoder(**SHIFTED), transformer=network, scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -233,20 +278,37 @@ def stable_diffusion_3(folder: Path) -> str:
 def flux(folder: Path) -> str:
     torch.manual_seed(0)
     network = FluxTransformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16,
-        pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(2, 2, 4),
-    )  # fmt: skip
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        guidance_embeds=True,
+        axes_dims_rope=(2, 2, 4),
+    )
     t5 = _t5()
     FluxPipeline(
-        vae=_autoencoder(**SHIFTED), transformer=network, scheduler=FlowMatchEulerDiscreteScheduler(), text_encoder=_clip(CLIPTextModel),
-        text_encoder_2=t5["text_encoder"], tokenizer=CLIPTokenizer.from_pretrained(WORDS), tokenizer_2=t5["tokenizer"],
-    ).save_pretrained(folder)  # fmt: skip
+        vae=_autoencoder(**SHIFTED),
+        transformer=network,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=_clip(CLIPTextModel),
+        text_encoder_2=t5["text_encoder"],
+        tokenizer=CLIPTokenizer.from_pretrained(WORDS),
+        tokenizer_2=t5["tokenizer"],
+    ).save_pretrained(folder)
     return str(folder)
 
 
 PIPELINES: dict[str, Callable[[Path], str]] = {
-    "sd": stable_diffusion, "sdxl": stable_diffusion_xl, "sd3": stable_diffusion_3, "pixart": pixart, "cogview3": cogview3, "flux": flux,
-}  # fmt: skip
+    "sd": stable_diffusion,
+    "sdxl": stable_diffusion_xl,
+    "sd3": stable_diffusion_3,
+    "pixart": pixart,
+    "cogview3": cogview3,
+    "flux": flux,
+}
 
 
 def blip(folder: Path) -> str:

@@ -23,12 +23,14 @@ STAGES = ("prepare", "baseline", "describe", "synthesize", "assess", "detect", "
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka", "kka.errors", "kka.log"),
     ("kka.records", "kka.registry"),
-    ("kka.images", "kka.spectrum", "kka.metrics", "kka.detectors.shared.backbones", "kka.embeddings", "kka.charts"),
-    ("kka.datasets.shared.captioner", "kka.drawing", "kka.evaluation", "kka.describing", "kka.describing.*"),
+    ("kka.images", "kka.images.*"),
+    ("kka.controls", "kka.metrics", "kka.embeddings", "kka.charts"),
+    ("kka.spectrum", "kka.drawing", "kka.describing", "kka.describing.*"),
     ("kka.datasets.shared", "kka.datasets.shared.*", "kka.detectors.shared", "kka.detectors.shared.*"),
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),
     (
         "kka.confusion",
+        "kka.evaluation",
         "kka.training",
         "kka.alignment",
         "kka.synthesizers",
@@ -63,16 +65,32 @@ DOORS = {
     "onnxruntime": ("kka.export",),
     "peft": ("kka.alignment", "kka.describing.writer"),
     "torch": (
-        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
-        "kka.export", "kka.mini.*", "kka.project.doctor", "kka.scoring", "kka.synthesizers.diffusion", "pipelines.stage",
+        "kka.alignment",
+        "kka.detectors.shared.backbones",
+        "kka.datasets.shared.captioner",
+        "kka.describing.writer",
+        "kka.detectors.*",
+        "kka.embeddings",
+        "kka.export",
+        "kka.mini.*",
+        "kka.project.doctor",
+        "kka.scoring",
+        "kka.synthesizers.diffusion",
+        "pipelines.stage",
     ),
     "torchvision": (),
     "transformers": (
-        "kka.alignment", "kka.detectors.shared.backbones", "kka.datasets.shared.captioner", "kka.describing.writer", "kka.detectors.*", "kka.embeddings",
-        "kka.mini.*", "kka.synthesizers.diffusion",
+        "kka.alignment",
+        "kka.detectors.shared.backbones",
+        "kka.datasets.shared.captioner",
+        "kka.describing.writer",
+        "kka.detectors.*",
+        "kka.embeddings",
+        "kka.mini.*",
+        "kka.synthesizers.diffusion",
     ),
     "trl": ("kka.alignment",),
-}  # fmt: skip
+}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -156,7 +174,7 @@ def test_the_library_does_not_speak_of_the_platform(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_modules_are_short(name: str) -> None:
-    most = 39 if name in {f"pipelines.{s}" for s in STAGES} else 300
+    most = 100 if name in {f"pipelines.{s}" for s in STAGES} else 300
     assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= most
 
 

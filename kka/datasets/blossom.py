@@ -28,8 +28,10 @@ TEMPLATES = (
     "a {size} {colour} flower with {count} {shape} petals and a {centre} centre, in front of {background}",
     "this {size} flower has {count} {shape} petals in {colour} around a {centre} centre, before {background}",
     "{count} {shape} {colour} petals and a {centre} centre make a {size} bloom against {background}",
-    "a {size} bloom whose {colour} petals are {shape} and {count} in number, its centre {centre}, with {background} behind",
-    "the petals of this {size} flower are {colour} and {shape}, {count} of them, the centre is {centre}, behind it {background}",
+    "a {size} bloom whose {colour} petals are {shape} and {count} in number, its centre {centre}, with {background}"
+    " behind",
+    "the petals of this {size} flower are {colour} and {shape}, {count} of them, the centre is {centre}, behind it"
+    " {background}",
     "against {background} stands a {size} flower with {count} {colour} {shape} petals and a {centre} centre",
     "seen from above, a {size} {colour} flower, petals {shape}, {count} of them, centre {centre}, over {background}",
     "before {background}, a {centre} centre ringed by {count} {shape} {colour} petals, a {size} flower",
@@ -107,8 +109,8 @@ def withheld(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 def captions(rows: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
     """One sentence a flower, its template drawn at random."""
     chosen = rng.integers(len(TEMPLATES), size=len(rows))
-    said = [{k: values[v] for (k, values), v in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
-    return [TEMPLATES[t].format(**words) for t, words in zip(chosen, said, strict=True)]
+    attributes = [{k: values[v] for (k, values), v in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
+    return [TEMPLATES[t].format(**words) for t, words in zip(chosen, attributes, strict=True)]
 
 
 def parse(text: str) -> tuple[int, ...] | None:

@@ -13,22 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka import images
-from kka.datasets.shared import hub, parquet
+from kka.datasets.shared import hub
 from kka.errors import KkaError
+from kka.images import parquet
 from kka.records import Split, Splits, seed_of, sha256
 from kka.registry import suggestion
+
+HUB = True
 
 # In the order of `fine_label`, so that files without Hugging Face's own list of names are read too.
 # fmt: off
 CLASSES = (
-    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy", "bridge", "bus",
-    "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab",
-    "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo",
-    "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse",
-    "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy",
-    "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
-    "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger",
-    "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
 )
 # fmt: on
 SUPERCLASSES = {
@@ -128,7 +133,8 @@ def archive(
     archived, _ = divide(normal, archive_classes, archive_seed)
     if not archived:
         raise KkaError(
-            "cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than bank."
+            "cifar100: archive_classes is 0, so there is no archive. Set it to 45, or take another synthesizer than"
+            " bank."
         )
     pixels, names = _photographs(source)[0]
     rng = np.random.default_rng(seed_of("cifar100", "archive", archive_seed))
@@ -176,10 +182,10 @@ def _draw(
     names: NDArray[np.str_], classes: Sequence[str], n: int, rng: np.random.Generator, what: str
 ) -> NDArray[np.int64]:
     """`n` rows of the classes at random."""
-    found = rng.permutation(np.flatnonzero(np.isin(names, list(classes))))
-    if len(found) < n:
-        raise KkaError(f"cifar100: wanted {n} and got {len(found)} {what}.")
-    return found[:n]
+    drawn = rng.permutation(np.flatnonzero(np.isin(names, list(classes))))
+    if len(drawn) < n:
+        raise KkaError(f"cifar100: wanted {n} and got {len(drawn)} {what}.")
+    return drawn[:n]
 
 
 def _split(
@@ -199,11 +205,12 @@ def _photographs(source: str) -> tuple[Photographs, Photographs]:
     that stands in the test file too, or twice in the training file, is left out, so that none can straddle two
     splits."""
     (train, train_names), (test, test_names) = (_decode(source, *_read(source, part)) for part in ("train", "test"))
-    seen, kept = {sha256(p) for p in test}, []
+    earlier, kept = {sha256(photograph) for photograph in test}, []
     for i, photograph in enumerate(train):
-        if (digest := sha256(photograph)) not in seen:
-            seen.add(digest)
+        digest = sha256(photograph)
+        if digest not in earlier:
             kept.append(i)
+        earlier.add(digest)
     return (train[kept], train_names[kept]), (test, test_names)
 
 
@@ -212,25 +219,32 @@ def _decode(source: str, pictures: list[Any], labels: list[Any]) -> Photographs:
         raise KkaError(
             f"{source}: wanted photographs with a fine_label from 0 to 99, got {'others' if pictures else 'none'}."
         )
-    pixels = parquet.decode(source, pictures)
+    pixels = [images.decode(picture, f"{source}, row {i}") for i, picture in enumerate(pictures)]
     if odd := {p.shape for p in pixels} - {(32, 32, 3)}:
         raise KkaError(
-            f"{source}: wanted photographs of 32x32 pixels, got some of {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}."
+            f"{source}: wanted photographs of 32x32 pixels, got some of"
+            f" {' and '.join(f'{w}x{h}' for h, w, _ in sorted(odd))}."
         )
     return np.stack(pixels), np.array([CLASSES[label] for label in labels])
 
 
-def _read(source: str, part: str) -> tuple[list[Any], list[Any]]:
+def _read(source: str, part: str) -> list[list[Any]]:
     """The encoded photographs of one part, and their labels."""
+    return parquet.columns(_files(source, part), "img", "fine_label")
+
+
+def _files(source: str, part: str) -> list[Path]:
     folder = Path(source).expanduser()
     if folder.is_dir():
         if files := sorted(folder.rglob(f"{part}*.parquet")):
-            return parquet.read(files, "img", "fine_label")
+            return files
         raise KkaError(
-            f"cifar100: {folder} wants {part}.parquet, as Hugging Face writes it (or {part}-00000-of-00001.parquet), got no such file."
+            f"cifar100: {folder} wants {part}.parquet, as Hugging Face writes it (or {part}-00000-of-00001.parquet),"
+            " got no such file."
         )
     if not hub.is_id(source):
         raise KkaError(
-            f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is neither."
+            f"cifar100: source wants a folder or a Hugging Face id such as uoft-cs/cifar100, got '{source}', which is"
+            " neither."
         )
-    return hub.read("cifar100", source, part, "img", "fine_label")
+    return hub.files("cifar100", source, part)

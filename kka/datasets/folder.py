@@ -8,6 +8,9 @@ from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first
 from kka.errors import KkaError
 from kka.records import Splits
 
+PATHS = ("normal", "anomalies", "captions")
+MODELS = ("captioner",)
+
 
 def load(
     seed: int,

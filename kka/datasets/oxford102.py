@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kka.datasets.shared import hub, parquet
+from kka.datasets.shared import hub
 from kka.datasets.shared.captions import lines, text
 from kka.datasets.shared.files import (
     File,
@@ -25,8 +25,11 @@ from kka.datasets.shared.files import (
     read,
 )
 from kka.errors import KkaError
+from kka.images import parquet
 from kka.records import Splits
 
+PATHS = ("captions",)
+HUB = True
 SPECIES = 102
 
 
@@ -117,7 +120,7 @@ def _unpacked(archive: Path) -> Iterator[tuple[Path, bytes | None]]:
 
 def _from_hub(source: str) -> list[File]:
     files = hub.files("oxford102", source)
-    pictures, labels = parquet.read(files, "image", "label")
+    pictures, labels = parquet.columns(files, "image", "label")
     if wrong := [n for n in labels if not isinstance(n, int) or not 0 <= n < SPECIES]:
         raise KkaError(
             f"oxford102: {source} wants labels from 0 to {SPECIES - 1}, got {wrong[0]!r}. Name another source."
@@ -140,7 +143,8 @@ def _matlab(root: Path, name: str, key: str) -> NDArray[Any]:
 
     if not (root / name).is_file():
         raise KkaError(
-            f"oxford102: {root} wants {name}, got no such file. It stands beside the photographs on the data set's page."
+            f"oxford102: {root} wants {name}, got no such file. It stands beside the photographs on the data set's"
+            " page."
         )
     try:
         return np.asarray(loadmat(root / name)[key]).ravel()

@@ -156,7 +156,7 @@ class Asker(Generic[D_co]):
 
 
 def _judged(batch: Sequence[Description], keys: set[str], wanted: int) -> list[Description]:
-    """The attempts up to the one with which enough are kept; what was written before, as `keys` says, is a duplicate."""
+    """The attempts up to the one with which enough are kept. What `keys` names was written before: a duplicate."""
     descriptions: list[Description] = []
     for attempt in batch:
         if wanted == 0:

@@ -41,7 +41,8 @@ class Guard:
         base model, in nats. Raises KkaError where there are no captions."""
         if not train or not calibration:
             raise KkaError(
-                "the guard wants captions of normal images, got none. Give the data set captions, or a caption template."
+                "the guard wants captions of normal images, got none. Give the data set captions, or a caption"
+                " template."
             )
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True)
         normal = vectorizer.fit_transform(sorted(set(train)))

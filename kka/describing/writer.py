@@ -126,10 +126,19 @@ class Writer:
         )
         noise = LogitsProcessorList([GumbelNoise(seeds, temperature, min_p)])
         out = self.model.generate(
-            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, logits_processor=noise, do_sample=False, use_cache=True,
-            max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, temperature=None, top_p=None, top_k=None,
-            repetition_penalty=1.0, no_repeat_ngram_size=0,  # of a model's own settings: what is sampled is what DPO trains
-        )  # fmt: skip
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            logits_processor=noise,
+            do_sample=False,
+            use_cache=True,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,  # of a model's own settings: what is sampled is what DPO trains
+        )
         return [
             str(t) for t in self.tokenizer.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
         ]

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from kka import registry
 from kka.log import Log, silent
-
-Images = NDArray[np.uint8]
+from kka.records import Images
 
 
 class Detector(Protocol):
@@ -47,6 +46,13 @@ class Detector(Protocol):
 def names() -> list[str]:
     """The detectors that there are."""
     return registry.names(__name__)
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raises KkaError for an unknown name or option, or a value of another type than the detector says."""
+    make, who = registry.find(__name__, name).Detector, f"the detector '{name}'"
+    registry.check_options(who, options, make, without=("seed",))
+    registry.check_types(who, options, make)
 
 
 def create(name: str, seed: int, **options: Any) -> Detector:

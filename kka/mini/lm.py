@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ PROMPT = "caption:"
 def train(
     out: Path,
     captions: Sequence[str],
+    held_out: Sequence[str],
     seed: int = 0,
     device: str = "cpu",
     *,
@@ -31,10 +33,11 @@ def train(
     batch: int = 32,
     vocabulary: int = 2000,
 ) -> None:
-    """Trains on `captions` (a caption that stands twice is twice as likely) and saves model and tokenizer to `out`."""
+    """Trains on `captions` (a caption that stands twice is twice as likely) and saves model and tokenizer to `out`,
+    with the perplexity that the model has on captions `held_out` of the training."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    texts = [f"{PROMPT} {' '.join(c.split())}" for c in captions]
+    texts = [_prompted(c) for c in captions]
     tokenizer = writer_tokenizer(texts, vocabulary)
     ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts).input_ids]
     shape = {"hidden_size": 160, "intermediate_size": 432, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -46,12 +49,9 @@ def train(
     model = LlamaForCausalLM(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.05)
-    began, loss = time.time(), torch.zeros(())
+    began = time.time()
     for _ in (bar := trange(steps, desc="language model", mininterval=5)):
-        rows = [ids[i] for i in rng.integers(len(ids), size=batch)]
-        tokens = pad_sequence(
-            [torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id
-        ).to(device)
+        tokens = _padded([ids[i] for i in rng.integers(len(ids), size=batch)], tokenizer).to(device)
         # padding stands to the right and attention is causal, so a mask would change nothing but the time
         labels = tokens.masked_fill(tokens == tokenizer.pad_token_id, -100)
         with autocast(device):
@@ -64,6 +64,44 @@ def train(
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    measured = {"captions": len(texts), "steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
-                "perplexity": round(math.exp(loss.item()), 3), "minutes": round((time.time() - began) / 60, 1)}  # fmt: skip
+    measured = {
+        "captions": len(texts),
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "parameters": model.num_parameters(),
+        "held_out": len(held_out),
+        "perplexity": round(perplexity(model, tokenizer, held_out), 3),
+        "minutes": round((time.time() - began) / 60, 1),
+    }
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
+
+
+@torch.inference_mode()
+def perplexity(model: Any, tokenizer: Any, captions: Sequence[str], batch: int = 64) -> float:
+    """The exponential of the mean negative log-likelihood (nats) of the captions' tokens behind the prompt, their ends
+    included."""
+    prompt = len(tokenizer(PROMPT).input_ids)
+    nats, count = 0.0, 0
+    for start in range(0, len(captions), batch):
+        texts = tokenizer([_prompted(c) for c in captions[start : start + batch]]).input_ids
+        tokens = _padded([[*row, tokenizer.eos_token_id] for row in texts], tokenizer).to(model.device)
+        logs = model(input_ids=tokens).logits[:, :-1].float().log_softmax(-1)
+        chosen = logs.gather(2, tokens[:, 1:, None])[..., 0][:, prompt - 1 :]
+        counted = _lengths(texts, tokens.shape[1])[:, prompt - 1 :].to(model.device)
+        nats -= float(chosen.masked_fill(~counted, 0).sum())
+        count += int(counted.sum())
+    return math.exp(nats / count)
+
+
+def _lengths(texts: Sequence[Sequence[int]], width: int) -> torch.Tensor:
+    """Which of the predicted tokens (n, width - 1) belong to each text or end it."""
+    return torch.arange(width - 1) < torch.tensor([[len(row)] for row in texts])
+
+
+def _prompted(caption: str) -> str:
+    return f"{PROMPT} {' '.join(caption.split())}"
+
+
+def _padded(rows: Sequence[Sequence[int]], tokenizer: Any) -> torch.Tensor:
+    return pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=tokenizer.pad_token_id)

@@ -39,20 +39,27 @@ def _writer(out: Path, corpus: Path | None, seed: int, scale: float, device: str
     from kka.mini import lm
 
     if corpus is None:
-        captions, steps = _blossom_captions(seed), 2500
+        captions, held_out, steps = _blossom_captions("lm", seed), _blossom_captions("lm held out", seed, 2000), 2500
     else:
-        captions, steps = read_captions(corpus), 800
-    lm.train(out, captions, seed, device, steps=max(1, round(steps * scale)))
+        captions, held_out = divided(read_captions(corpus))
+        steps = 800
+    lm.train(out, captions, held_out, seed, device, steps=max(1, round(steps * scale)))
 
 
-def _blossom_captions(seed: int) -> list[str]:
+def divided(captions: list[str], every: int = 50) -> tuple[list[str], list[str]]:
+    """Each fiftieth caption is held out, the first of them in any case, and the others are trained on."""
+    held_out = captions[::every]
+    return [c for i, c in enumerate(captions) if i % every] or captions, held_out
+
+
+def _blossom_captions(name: str, seed: int, n: int = 100_000) -> list[str]:
     import numpy as np
 
     from kka.datasets import blossom
     from kka.records import seed_of
 
-    rng = np.random.default_rng(seed_of("lm", seed))
-    return blossom.captions(blossom.flowers(100_000, None, rng), rng)
+    rng = np.random.default_rng(seed_of(name, seed))
+    return blossom.captions(blossom.flowers(n, None, rng), rng)
 
 
 def read_captions(path: Path) -> list[str]:

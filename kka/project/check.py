@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kka.datasets.shared.files import alike, thumbs
-from kka.images import Images, contact_sheet
+from kka.drawing import contact_sheet
 from kka.project.doctor import Finding
-from kka.records import Split, Splits, sha256
+from kka.records import Images, Split, Splits, sha256
 
 PARTS = ("train", "calibration", "validation", "test")
 _NEAR = 1.0  # grey levels: as near as one photograph saved twice
@@ -67,13 +67,17 @@ def _captions(splits: Splits) -> Iterator[Finding]:
     yield Finding(
         "ok",
         "captions",
-        f"{len(lines)} of normals to train with, {len(distinct)} distinct, {words:.0f} words on average: {distinct[0]!r}",
+        f"{len(lines)} of normals to train with, {len(distinct)} distinct, {words:.0f} words on average:"
+        f" {distinct[0]!r}",
     )
     if len(distinct) < 10:
         yield Finding(
-            "warn", "captions", f"{len(distinct)} distinct ones say little of what is normal: the language model can only guess, and the"
-            " guard hardly refuses anything. Ten different ones would do; folder and mvtec can have them written (captioner)",
-        )  # fmt: skip
+            "warn",
+            "captions",
+            f"{len(distinct)} distinct ones say little of what is normal: the language model can only guess, and the"
+            " guard hardly refuses anything. Ten different ones would do; folder and mvtec can have them written"
+            " (captioner)",
+        )
 
 
 def _repeats(splits: Splits) -> Iterator[Finding]:
@@ -89,9 +93,11 @@ def _repeats(splits: Splits) -> Iterator[Finding]:
     (a, b), most = near.most_common(1)[0]
     if most:
         yield Finding(
-            "warn", "repeats", f"{sum(near.values())} pictures of one split look nearly like one of another, most of them in {a} and {b}"
+            "warn",
+            "repeats",
+            f"{sum(near.values())} pictures of one split look nearly like one of another, most of them in {a} and {b}"
             f" ({most}). With a fixed camera that is natural",
-        )  # fmt: skip
+        )
     else:
         yield Finding("ok", "repeats", "no picture of one split is, or looks nearly like, one of another")
 

@@ -5,14 +5,13 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from kka import registry
-from kka.datasets import hub_has
+from kka import datasets, detectors, synthesizers
 from kka.errors import KkaError
 from kka.project.config import Config, read_config
 
@@ -30,12 +29,8 @@ PACKAGES = (
     "dvc",
 )
 Kind = Literal["model", "dataset"]
+T = TypeVar("T")
 LEAST_DISK, ENOUGH_DISK = 1.0, 5.0  # GB
-_TAKERS = {"kka.datasets": ("load", "archive"), "kka.synthesizers": ("Synthesizer",), "kka.detectors": ("Detector",)}
-_PATHS = {  # options that can be nothing but a path
-    "folder": ("normal", "anomalies", "captions"), "csv": ("source",), "mvtec": ("source", "captions"), "ucm": ("source", "captions"),
-    "oxford102": ("captions",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,47 +74,42 @@ def examine(root: Path) -> Iterator[Finding]:
 
 
 def _names(config: Config) -> Iterator[Finding]:
-    yield _known("prepare", "kka.datasets", config.prepare.dataset, config.prepare.options)
-    yield _known("synthesize", "kka.synthesizers", config.synthesize.synthesizer, config.synthesize.options)
-    yield _known("detect", "kka.detectors", config.detect.detector, config.detect.options)
+    prepare, synthesize, detect = config.prepare, config.synthesize, config.detect
+    yield _known("prepare", datasets.check_options, prepare.dataset, prepare.options)
+    yield _known("synthesize", synthesizers.check_options, synthesize.synthesizer, synthesize.options)
+    yield _known("detect", detectors.check_options, detect.detector, detect.options)
 
 
-def _known(what: str, package: str, name: str, options: dict[str, Any]) -> Finding:
-    """Whether the folder of a package holds the name that params.yaml gives, and knows its options."""
+def _known(what: str, check: Callable[[str, dict[str, Any]], None], name: str, options: dict[str, Any]) -> Finding:
+    """Whether there is what params.yaml names, and knows its options."""
     try:
-        registry.check_name(package, name)
-        takers = _TAKERS[package]
-        found = [getattr(registry.find(package, name), taker, None) for taker in takers]
-        registry.check_options(f"{what}: {name}", options, *found, without=("seed", "image_size"))
-        registry.check_types(f"{what}: {name}", options, *found)
+        check(name, options)
     except KkaError as error:
         return Finding("fail", what, str(error))
     return Finding("ok", what, name)
 
 
 def _files(config: Config, root: Path) -> Iterator[Finding]:
-    """Folders and files of a data set that reads files, where they are not there."""
-    for key in ("normal", "anomalies", "source", "captions"):
-        value = config.prepare.options.get(key)
-        if (
-            isinstance(value, str)
-            and key in _PATHS.get(config.prepare.dataset, ())
-            and not (root / Path(value).expanduser()).exists()
-        ):
-            yield Finding("fail", "prepare", f"{key} {value}: no such folder or file")
+    """Folders and files of the data set that are not there."""
+    for option in _of_dataset(datasets.paths, config) or ():
+        value = config.prepare.options.get(option)
+        if isinstance(value, str) and not (root / Path(value).expanduser()).exists():
+            yield Finding("fail", "prepare", f"{option} {value}: no such folder or file")
+
+
+def _of_dataset(fact: Callable[[str], T], config: Config) -> T | None:
+    """What a data set says of itself; None of one that there is not, which `_names` finds."""
+    return fact(config.prepare.dataset) if config.prepare.dataset in datasets.names() else None
 
 
 def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:
     """The models and data that params.yaml names: what for, of which kind, and where."""
-    data, pictures, backbone = (
-        config.prepare.options,
-        config.synthesize.options,
-        str(config.detect.options.get("backbone", "")),
-    )
+    data, pictures = config.prepare.options, config.synthesize.options
+    backbone = str(config.detect.options.get("backbone", ""))
     named: list[tuple[str, Kind, str | None]] = [
         ("describe", "model", None if config.describe.endpoint else config.describe.model),
-        ("prepare", "dataset", data.get("source") if hub_has(config.prepare.dataset) else None),
-        ("prepare", "model", data.get("captioner")),
+        ("prepare", "dataset", data.get("source") if _of_dataset(datasets.takes_hub_id, config) else None),
+        *(("prepare", "model", data.get(option)) for option in _of_dataset(datasets.models, config) or ()),
         ("synthesize", "model", pictures.get("model")),
         ("synthesize", "model", pictures.get("embedder")),
         ("synthesize", "dataset", pictures.get("archive")),
@@ -143,7 +133,8 @@ def reachable(what: str, kind: Kind, reference: str, root: Path, *, offline: boo
         return Finding(
             "fail",
             what,
-            f"{where}: no folder here and not in the Hugging Face cache, and the hub is offline. Unset HF_HUB_OFFLINE once",
+            f"{where}: no folder here and not in the Hugging Face cache, and the hub is offline. Unset HF_HUB_OFFLINE"
+            " once",
         )
     return _on_the_hub(what, kind, reference)
 
@@ -171,9 +162,11 @@ def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
     except Exception as error:  # no network, a proxy, a hub that is ill: each means that it cannot be fetched now
         reason = type(error).__name__
         return Finding(
-            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached ({reason}). Go online"
-            " once, or name a folder",
-        )  # fmt: skip
+            "fail",
+            what,
+            f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached ({reason}). Go"
+            " online once, or name a folder",
+        )
     return Finding(
         "warn", what, f"{where}: not in the Hugging Face cache: the first run fetches it, {_size(files):.1f} GB"
     )
@@ -192,13 +185,13 @@ def _size(files: Sequence[Any]) -> float:
 def preflight(config: Config, root: Path) -> None:
     """Tells of models and data that will be fetched, before a long run. Raises KkaError where some cannot be had at
     all, or an option is wrong."""
-    found = [
+    findings = [
         *_names(config),
         *(reachable(what, kind, reference, root, offline=hub_is_offline()) for what, kind, reference in needs(config)),
     ]
-    if failed := [f"{f.what}: {f.detail}" for f in found if f.mark == "fail"]:
+    if failed := [f"{f.what}: {f.detail}" for f in findings if f.mark == "fail"]:
         raise KkaError("\n".join(failed))
-    for finding in found:
+    for finding in findings:
         if finding.mark == "warn":
             print(f"{finding.what}: {finding.detail}", file=sys.stderr)
 
@@ -270,7 +263,8 @@ def _disk(root: Path) -> Finding:
 
 def _tool(name: str, folder: str, root: Path) -> Finding:
     beside = str(Path(sys.executable).parent)  # where an environment has its commands, also while it is not activated
-    if (found := shutil.which(name) or shutil.which(name, path=beside)) is None:
+    path = shutil.which(name) or shutil.which(name, path=beside)
+    if path is None:
         return Finding("fail", f"{name} command", f"not on the path. Install {name}")
     if not any((place / folder).exists() for place in (root, *root.parents)):
         return Finding(
@@ -278,4 +272,4 @@ def _tool(name: str, folder: str, root: Path) -> Finding:
             f"{name} command",
             f"there is no {folder} in {root}. Run `{name} init`, or go to the project's folder",
         )
-    return Finding("ok", f"{name} command", found)
+    return Finding("ok", f"{name} command", path)

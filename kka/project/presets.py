@@ -52,7 +52,8 @@ def write(name: str, path: Path, changes: Sequence[str] = (), *, force: bool = F
     whole = text(name, changes)
     if not force and path.exists() and path.read_text(encoding="utf-8") not in (whole, *(text(n) for n in names())):
         raise KkaError(
-            f"{path} differs from every preset: it was changed, or written with --set. Say --force to overwrite it, with every --set again."
+            f"{path} differs from every preset: it was changed, or written with --set. Say --force to overwrite it,"
+            " with every --set again."
         )
     write_text(path, whole)
 
@@ -141,10 +142,10 @@ def _value(text: str, change: str, now: Any) -> Any:
     if isinstance(now, str) and text not in ("null", "~") and text[:1] not in ("'", '"'):
         return _in_one_line(text)
     try:
-        found = yaml.safe_load(text)
+        parsed = yaml.safe_load(text)
     except yaml.YAMLError:
         raise KkaError(f"--set {change}: the value is not YAML.") from None
-    return _in_one_line(found) if isinstance(found, str) else found
+    return _in_one_line(parsed) if isinstance(parsed, str) else parsed
 
 
 def _in_one_line(text: str) -> Any:

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kka import images, registry
 from kka.errors import KkaError
-from kka.records import replace_folder, sha256
-
-Images = NDArray[np.uint8]
+from kka.records import Images, replace_folder, sha256
 
 
 class Synthesizer(Protocol):
@@ -40,14 +37,20 @@ def names() -> list[str]:
     return registry.names(__name__)
 
 
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raises KkaError for an unknown name or option, or a value of another type than the synthesizer says."""
+    make = registry.find(__name__, name).Synthesizer
+    registry.check_options(f"the synthesizer '{name}'", options, make)
+    registry.check_types(f"the synthesizer '{name}'", options, make)
+
+
 def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
     """A synthesizer by name. `data` says what the project's data are (dataset, dataset_options, image_size): a
     synthesizer is given what it takes of that, unless its options say otherwise. Raises KkaError for an unknown name or
     option."""
+    check_options(name, options)
     make = registry.find(__name__, name).Synthesizer
     known = registry.keywords(make)
-    registry.check_options(f"the synthesizer '{name}'", options, make)
-    registry.check_types(f"the synthesizer '{name}'", options, make)
     made: Synthesizer = make(**{k: v for k, v in data.items() if k in known} | options)
     return made
 
@@ -134,7 +137,7 @@ def _finished(path: Path, n: int, size: int) -> Images | None:
     if not path.exists():
         return None
     try:
-        shard: Images = images.read_shard(path)
+        shard = images.read_shard(path)
     except KkaError:
         return None
     return shard if shard.shape == (n, size, size, 3) else None

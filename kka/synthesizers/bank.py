@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kka import datasets, images
-from kka.datasets.shared import hub, parquet
-from kka.errors import KkaError
-from kka.records import sha256
+from kka.datasets.shared import hub
+from kka.errors import Collapse, KkaError
+from kka.images import parquet
+from kka.records import Images, sha256
 
 _CHUNK = 256  # photographs in memory at a time
 
@@ -45,7 +46,7 @@ class Synthesizer:
         self._free = np.ones(len(self._rows), dtype=bool)
         self._fit = self._compare([captions[i] for i in self._rows])
 
-    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> Images:
         """The best photograph that is left for each text in turn; the seed chooses among those that fit equally
         well."""
         fit = self._fit(texts)
@@ -59,7 +60,7 @@ class Synthesizer:
 
     def _take(self, text: str, fit: NDArray[np.float64], seed: int) -> int:
         if not self._free.any():
-            raise KkaError(
+            raise Collapse(
                 f"the bank wanted a photograph for '{text}', got none: all {len(self._free)} are used up."
                 " Lower describe.count, or give it a larger archive."
             )
@@ -87,7 +88,7 @@ class Synthesizer:
         vectors = embed([" ".join(caption.splitlines()) for caption in captions])
         return lambda texts: (embed(texts) @ vectors.T).astype(np.float64)
 
-    def _open(self) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], Sequence[str]]:
+    def _open(self) -> tuple[Callable[[Sequence[int]], Images], Sequence[str]]:
         """What reads photographs by their places, and all captions."""
         if self.archive is not None:
             return self._open_folder(Path(self.archive).expanduser())
@@ -96,18 +97,23 @@ class Synthesizer:
         split = datasets.archive(self.dataset, self.image_size, **self.dataset_options)
         return (lambda rows: split.images[list(rows)]), split.captions
 
-    def _open_folder(self, folder: Path) -> tuple[Callable[[Sequence[int]], NDArray[np.uint8]], Sequence[str]]:
+    def _open_folder(self, folder: Path) -> tuple[Callable[[Sequence[int]], Images], Sequence[str]]:
         on_the_hub = not folder.is_dir() and hub.is_id(str(self.archive))
         files = (
             hub.files("synthesize.options.archive", str(self.archive))
             if on_the_hub
             else sorted(folder.glob("*.parquet"))
         )
-        captions = parquet.column(files, "caption", "image")
+        captions = parquet.columns(files, "caption", "image")[0]
         if not captions or not all(isinstance(c, str) and c.strip() for c in captions):
             got = "an empty one" if captions else f"{len(files)} files without photographs"
             raise KkaError(
-                f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder}, got {got}."
+                f"synthesize.options.archive: wanted parquet files with a caption for each photograph in {folder},"
+                f" got {got}."
             )
-        pictures = parquet.Pictures(files, "image")
-        return (lambda rows: np.concatenate([images.prepare([pictures[i]], self.image_size) for i in rows])), captions
+        pictures = parquet.Rows(files, "image")
+        return (lambda rows: np.concatenate([self._photograph(folder, pictures, i) for i in rows])), captions
+
+    def _photograph(self, folder: Path, pictures: parquet.Rows, row: int) -> Images:
+        pixels = images.decode(pictures[row], f"synthesize.options.archive: {folder}, row {row}")
+        return images.prepare([pixels], self.image_size)

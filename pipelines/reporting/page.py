@@ -19,6 +19,7 @@ from PIL import Image
 
 from kka import __version__, charts, evaluation
 from kka.detectors import Detector
+from kka.metrics import Comparison
 from kka.project.config import flatten
 from pipelines.layout import Scores
 from pipelines.reporting import tables
@@ -29,8 +30,15 @@ from pipelines.stage import Run
 SMALL, MOST = 64, 160
 
 
-def page(run: Run, rows: Sequence[tables.Figures], strips: Mapping[str, Sequence[Strip]], detector: Detector) -> str:
-    """The page of the rounds: their figures, and strips of pictures of each but round zero."""
+def page(
+    run: Run,
+    rows: Sequence[tables.Figures],
+    strips: Mapping[str, Sequence[Strip]],
+    detector: Detector,
+    comparison: Comparison | None = None,
+) -> str:
+    """The page of the rounds: their figures, strips of pictures of each but round zero, and how the last compares with
+    round zero."""
     scores = {row["round"]: run.layout.round(row["round"]).read_scores() for row in rows}
     config, last = run.config, rows[-1]
     sections = config.model_dump(mode="json", exclude={"rounds", "last", "tune"})
@@ -40,8 +48,8 @@ def page(run: Run, rows: Sequence[tables.Figures], strips: Mapping[str, Sequence
         dark=charts.DARK,
         data_set=config.prepare.dataset,
         detector=config.detect.detector,
-        verdict=verdict(rows),
-        warning=tables.warning(rows),
+        verdict=verdict(rows, comparison),
+        warning=tables.warning(comparison),
         legend=tables.LEGEND,
         unknown=tables.UNKNOWN,
         table_of_rounds=tables.rounds_table(rows, config.evaluate.interval),
@@ -69,8 +77,8 @@ def round_charts(run: Run, row: tables.Figures) -> dict[str, str]:
     return drawn
 
 
-def verdict(rows: Sequence[tables.Figures]) -> str:
-    """One sentence on what the rounds have come to."""
+def verdict(rows: Sequence[tables.Figures], comparison: Comparison | None = None) -> str:
+    """What the rounds have come to, in a sentence or two."""
     first, last, group = rows[0]["evaluate"], rows[-1]["evaluate"], tables.hardest_group(rows[0])
     rounds = "one round" if len(rows) == 2 else f"{len(rows) - 1} rounds"
     if group is None:
@@ -81,7 +89,9 @@ def verdict(rows: Sequence[tables.Figures]) -> str:
         )
     ends = " to ".join(f"{test['auroc']:.3f}{_interval(test)}" for test in (first, last))
     of_group = f"{first['groups'][group]:.3f} to {last['groups'][group]:.3f}"
-    return f"In {rounds} the AUROC went from {ends}, and that of {group}, the hardest group, from {of_group}."
+    course = f"In {rounds} the AUROC went from {ends}, and that of {group}, the hardest group, from {of_group}."
+    sure = "" if comparison is None else f" On the same test pictures the first fit's AUROC changed by {comparison}."
+    return course + sure
 
 
 def _interval(test: Mapping[str, Any]) -> str:
@@ -187,11 +197,11 @@ def _template() -> Template:
     return Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template("report.html.j2")
 
 
-def as_markdown(run: Run, rows: Sequence[tables.Figures], table: str) -> str:
+def as_markdown(run: Run, rows: Sequence[tables.Figures], table: str, warning: str) -> str:
     """The whole report in Markdown; `table` is that of the rounds."""
     groups = tables.groups_table(rows)
     legend = "\n".join(f"- {name}: {meaning}" for name, meaning in tables.LEGEND.items())
-    parts = ["# The rounds", tables.warning(rows), table, legend]
+    parts = ["# The rounds", warning, table, legend]
     parts += ["## AUROC by group of anomalies", tables.markdown(groups) if groups else tables.UNKNOWN]
     for name in (row["round"] for row in rows[1:]):
         refusals = _refusals(refused(run.layout.round(name)))

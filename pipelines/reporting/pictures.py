@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kka.detectors import Detector, Images
-from kka.images import contact_sheet, heat_map
-from kka.records import Anomaly, Outcome, Pair, read_records, texts
+from kka.detectors import Detector
+from kka.drawing import contact_sheet, heat_map
+from kka.records import Anomaly, Images, Outcome, Pair, read_records, texts
 from pipelines.layout import Layout, RoundFiles
 
 WIDE = 8  # pictures in a row

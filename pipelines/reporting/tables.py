@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kka.evaluation import EXPECTED_FALSE_ALARMS
+from kka.metrics import Comparison, auroc, compare_scores
+from kka.project.config import Config
+from pipelines.layout import BASELINE, Layout
 
 Figures = dict[str, Any]  # of a round by stage and name, as `Layout.read_figures` gives them
 
@@ -73,15 +76,33 @@ def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str
     }
 
 
-def warning(rows: Sequence[Figures]) -> str:
-    """A sentence where the last round finds fewer anomalies than round zero, by more than the interval leaves open;
-    else nothing."""
-    first, last = (row["evaluate"].get("auroc", 0.0) for row in (rows[0], rows[-1]))
-    if last >= rows[0]["evaluate"].get("auroc_low", first):
+def gain(layout: Layout, config: Config, seed: int) -> Comparison | None:
+    """The last round's detector beside that of round zero, their first fits on the same test pictures; None where no
+    anomalies are known, or no resamples are asked for."""
+    first, last = layout.round(BASELINE).read_scores(), layout.round(config.last).read_scores()
+    section = config.evaluate
+    if not last.labels.any() or not section.bootstrap:
+        return None
+    return compare_scores(
+        auroc,
+        last.values,
+        first.values,
+        last.labels,
+        samples=section.bootstrap,
+        level=section.interval,
+        seed=seed,
+    )
+
+
+def warning(comparison: Comparison | None) -> str:
+    """A sentence where the last round finds fewer anomalies than round zero for sure; else nothing."""
+    if comparison is None or not comparison.worse:
         return ""
     return (
-        f"The last round is worse than round zero: AUROC {last:.3f} after {first:.3f}. Look at the pictures: do they show what their"
-        " descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has learnt what is generated."
+        f"The last round is worse than round zero: its AUROC differs by {comparison}. Look at the pictures: do they"
+        " show"
+        " what their descriptions say, and could they be of your world? Where gap is far from 0.5 the detector has"
+        " learnt what is generated."
     )
 
 

@@ -6,7 +6,6 @@ w, 1 to 4), or, with the parameter `paths`, paths. MLflow's server reads none: w
 files."""
 
 import base64
-import binascii
 import io
 import os
 from pathlib import Path
@@ -17,12 +16,12 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from kka import detectors
 from kka.errors import KkaError
-from kka.images import Images, decode, prepare
-from kka.records import read_json
+from kka.images import UnreadablePicture, prepare, read_picture
+from kka.records import Images, read_json
 from kka.scoring import Scorer
 
 _BATCH = 256  # pictures in memory at a time
@@ -52,11 +51,11 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         return pd.DataFrame(rows, columns=columns).replace({np.nan: None})
 
     def _rows(self, images: list[Any], fpr: float, maps: bool, paths: bool) -> list[dict[str, Any]]:
-        read = [self._read(image, paths) for image in images]
-        rows: list[dict[str, Any]] = [{"error": found if isinstance(found, str) else None} for found in read]
-        whole = [i for i, found in enumerate(read) if not isinstance(found, str)]
+        pictures = [self._read(image, paths) for image in images]
+        rows: list[dict[str, Any]] = [{"error": p if isinstance(p, str) else None} for p in pictures]
+        whole = [i for i, p in enumerate(pictures) if not isinstance(p, str)]
         if whole:
-            pixels = np.concatenate([read[i] for i in whole])
+            pixels = np.concatenate([pictures[i] for i in whole])
             scores = self.scorer.detector.score(pixels)
             heat = self.scorer.maps(pixels) if maps else None
             for place, (i, score, p) in enumerate(zip(whole, scores, self.scorer.p_values(scores), strict=True)):
@@ -70,37 +69,42 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         try:
             if isinstance(image, list | np.ndarray):
                 return prepare([_levels(image)], size, squeeze=squeeze)
-            with Image.open(_source(image, paths)) as opened:
-                return decode(opened, size, squeeze=squeeze)
-        except UnidentifiedImageError:
-            return "these bytes are no picture that Pillow knows"
-        except (KkaError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, OverflowError) as error:
+            return read_picture(_source(image, paths), size, squeeze=squeeze)
+        except UnreadablePicture as error:
+            return error.reason
+        except (KkaError, ValueError, OverflowError) as error:
             return " ".join(str(error).split())[:160]
 
 
 def _levels(image: Any) -> NDArray[Any]:
     """An array as it is, or a list as one of bytes. Raises ValueError for what does not hold whole numbers from 0 to
     255."""
-    found = np.asarray(image)
-    if isinstance(image, list) and found.dtype.kind in "iu" and found.size and found.min() >= 0 and found.max() <= 255:
-        return found.astype(np.uint8)
+    levels = np.asarray(image)
+    if (
+        isinstance(image, list)
+        and levels.dtype.kind in "iu"
+        and levels.size
+        and levels.min() >= 0
+        and levels.max() <= 255
+    ):
+        return levels.astype(np.uint8)
     if isinstance(image, list):
         raise ValueError("an array wants rows of whole numbers from 0 to 255, shape (h, w) or (h, w, 1 to 4)")
-    return found
+    return levels
 
 
-def _source(image: Any, paths: bool) -> io.BytesIO | Path:
+def _source(image: Any, paths: bool) -> bytes | Path:
     """Where Pillow reads the picture from. Raises ValueError for what is none."""
     if isinstance(image, bytes):
-        return io.BytesIO(image)
+        return image
     if paths and isinstance(image, str | Path):
         return Path(image)
     if not isinstance(image, str):
         raise ValueError(f"wanted bytes, base64 or an array, got {type(image).__name__}")
     try:
         text = image.partition("base64,")[2] if image.startswith("data:") else image
-        return io.BytesIO(base64.b64decode("".join(text.split()), validate=True))
-    except binascii.Error:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:  # of characters, or of their number
         raise ValueError(
             f"'{image[:40]}' is no base64; paths want the parameter paths, and a server reads none"
         ) from None

@@ -1,6 +1,7 @@
-"""A study in MLflow: one parent run, a nested run for each trial that is over. May be brought up to date at any
+"""A study in MLflow: one parent run, a nested run for each trial that has ended. May be brought up to date at any
 time."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kka.records import write_text
 from pipelines.tracking.database import connect
 from pipelines.tuning.confirm import confirmed, verdict
 from pipelines.tuning.space import rounded
-from pipelines.tuning.study import over
+from pipelines.tuning.study import ended_trials, finished_trials
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 _PLOTS = ("optimization_history", "intermediate_values", "slice", "param_importances")
@@ -25,20 +26,20 @@ class Mirror:
         self.config = config
         self.client, self.experiment = connect(home)
         self.parent = self._find("parent") or self._begin_study()
-        told = self._search(f"tags.`mlflow.parentRunId` = '{self.parent}' and attributes.status != 'RUNNING'")
-        self.known = {run.data.tags["kka.trial"] for run in told}  # one that is half told is told anew
+        ended = self._search(f"tags.`mlflow.parentRunId` = '{self.parent}' and attributes.status != 'RUNNING'")
+        self.known = {run.data.tags["kka.trial"] for run in ended}  # a trial that is half written is written anew
 
     def _begin_study(self) -> str:
         run, tune = self._begin("parent", f"study {self.config.tune.study}", {}), self.config.tune
         for path, d in tune.space.items():
-            searched = f"one of {d.choices}" if d.choices else f"{d.low:g} to {d.high:g}{', log' if d.log else ''}"
-            self.client.log_param(run, path, searched)
+            dimension = f"one of {d.choices}" if d.choices else f"{d.low:g} to {d.high:g}{', log' if d.log else ''}"
+            self.client.log_param(run, path, dimension)
         self.client.log_param(run, "tune.objective", tune.objective)
         return run
 
     def update(self, study: optuna.Study) -> None:
-        """Adds the trials that are over and not there yet."""
-        for trial in over(study):
+        """Adds the trials that have ended and are not there yet."""
+        for trial in ended_trials(study):
             if str(trial.number) not in self.known:
                 self._add(trial)
                 self.known.add(str(trial.number))
@@ -48,8 +49,9 @@ class Mirror:
         self.update(study)
         for name, share in _importances(study).items():
             self.client.log_metric(self.parent, f"importance/{name}", share)
-        for found in confirmed(study, self.config):
-            self.client.log_metric(self.parent, f"fresh_seeds/{found.name}", sum(found.values) / len(found.values))
+        for candidate in confirmed(study, self.config):
+            mean = statistics.fmean(candidate.values)
+            self.client.log_metric(self.parent, f"fresh_seeds/{candidate.name}", mean)
         self.client.set_tag(self.parent, "kka.winner", verdict(study, self.config))
         self.client.set_tag(self.parent, "kka.judges", study.user_attrs.get("judges", ""))
         self.client.set_tag(self.parent, "mlflow.note.content", report)
@@ -62,11 +64,11 @@ class Mirror:
         run = self._find(str(trial.number)) or self._begin(
             str(trial.number), f"trial {trial.number}", {"mlflow.parentRunId": self.parent}, trial
         )
-        self._tell(run, trial)
+        self._write(run, trial)
         ended = int(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None
         self.client.set_terminated(run, _STATUS[trial.state], ended)
 
-    def _tell(self, run: str, trial: FrozenTrial) -> None:
+    def _write(self, run: str, trial: FrozenTrial) -> None:
         for path, value in rounded(trial.params).items():
             self.client.log_param(run, path, value)
         for number, name in enumerate(self.config.lineage(self.config.last), start=1):
@@ -85,17 +87,17 @@ class Mirror:
         return str(self.client.create_run(self.experiment, start_time=started, tags=about).info.run_id)
 
     def _find(self, number: str) -> str | None:
-        found = self._search(f"tags.`kka.study` = '{self.config.tune.study}' and tags.`kka.trial` = '{number}'")
-        return str(found[0].info.run_id) if found else None
+        runs = self._search(f"tags.`kka.study` = '{self.config.tune.study}' and tags.`kka.trial` = '{number}'")
+        return str(runs[0].info.run_id) if runs else None
 
-    def _search(self, wanted: str) -> list[Any]:
-        return list(self.client.search_runs([self.experiment], wanted, max_results=5000))
+    def _search(self, query: str) -> list[Any]:
+        return list(self.client.search_runs([self.experiment], query, max_results=5000))
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
     """How much of the objective's variance each parameter explains (fANOVA); empty where fewer than ten finished, or
     all are alike."""
-    finished = [t for t in over(study) if t.state == TrialState.COMPLETE]
+    finished = finished_trials(study)
     if len(finished) < 10 or len({t.values[0] for t in finished}) < 2:
         return {}
     target = (lambda t: float(t.values[0])) if len(finished[0].values) > 1 else None
@@ -118,15 +120,15 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
 
     pareto = len(study.directions) > 1
     names = ("pareto_front",) if pareto else _PLOTS if _importances(study) else _PLOTS[:3]
-    made = []
+    paths = []
     for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls its own plots experimental
-            more = {"evaluator": _evaluator()} if name == "param_importances" else {}
-            drawn = getattr(plots, f"plot_{name}")(study, **more)
-        figure = getattr(drawn, "figure", None) or drawn[0].figure
+            options = {"evaluator": _evaluator()} if name == "param_importances" else {}
+            axes = getattr(plots, f"plot_{name}")(study, **options)
+        figure = getattr(axes, "figure", None) or axes[0].figure
         figure.set_size_inches(16 if name == "slice" else 9, 5)
         figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
         plt.close(figure)
-        made.append(folder / f"{name}.png")
-    return made
+        paths.append(folder / f"{name}.png")
+    return paths

@@ -1,34 +1,15 @@
 """The confusion evaluator, on numbers small enough to be worked out by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from kka.confusion import Guard, grade, hard_proportion, mixture, preference_pairs, surrogate
-from kka.datasets import blossom
-from kka.errors import KkaError
-from kka.records import Anomaly
+from kka.confusion import Verdict, check_contrast, grade, hard_proportion, judge, mixture, rated
+from kka.errors import Collapse, KkaError
+from kka.records import Anomaly, Description, sha256
 
 
 def anomaly(i: int, score: float, grade: str = "hard", text: str | None = None) -> Anomaly:
     return Anomaly(f"{i:03d}", "r1", i, text or f"text number {i}", score, score, grade, "0" * 64)
-
-
-CAPTIONS = [
-    "a yellow flower with twelve petals",
-    "a yellow flower before grey stone",
-    "twelve yellow petals make a flower",
-]
-
-
-def guard(calibration=CAPTIONS, likelihoods=(-2.0, -3.0), **options) -> Guard:
-    defaults = {"normal_quantile": 0.0, "readable_quantile": 0.0, "readable_margin": 1.0}
-    return Guard.fit(CAPTIONS, calibration, np.array(likelihoods), **{**defaults, **options})
-
-
-def nothing_alike(texts):
-    return np.zeros(len(texts))
 
 
 class TestGrade:
@@ -55,8 +36,18 @@ class TestGrade:
         assert set(grade(np.zeros(4), np.ones(3), quantile=0.9, easy_share=1)) == {"hard"}
         assert set(grade(np.ones(4), np.zeros(3), quantile=0.9, easy_share=1)) == {"easy"}
 
+    def test_a_score_on_the_boundary_is_hard(self):
+        assert grade(np.array([1.0, 1.1]), np.array([1.0]), quantile=0.5, easy_share=1) == ["hard", "easy"]
+
+    def test_of_those_that_score_alike_the_first_are_easy(self):
+        # of 100 beyond the boundary a quarter is easy: the first 25 of the 50 that score highest
+        grades = grade(np.tile([2.0, 3.0], 50), np.array([1.0]), quantile=0.5, easy_share=0.25)
+        assert [i for i, g in enumerate(grades) if g == "easy"] == list(range(1, 50, 2))
+
     def test_without_calibration_normals_there_is_no_boundary(self):
-        with pytest.raises(KkaError, match="wants calibration normals, got none"):
+        with pytest.raises(
+            KkaError, match="^assess: the boundary wants calibration normals, got none. Give the data set a calibration"
+        ):
             grade(np.ones(2), np.zeros(0), quantile=0.9, easy_share=1)
 
 
@@ -83,7 +74,7 @@ class TestMixture:
         assert counts == sizes and reached == pytest.approx(sizes[0] / sum(sizes))
         assert len({a.id for a in chosen}) == len(chosen)
 
-    @pytest.mark.parametrize(("hard", "easy", "reached"), [(10, 0, 1.0), (0, 10, 0.0), (0, 0, 0.0)])
+    @pytest.mark.parametrize(("hard", "easy", "reached"), [(10, 0, 1.0), (1, 0, 1.0), (0, 10, 0.0), (0, 0, 0.0)])
     def test_an_empty_side_is_reported_and_never_filled_up(self, hard, easy, reached):
         chosen, share = mixture(self.pool(hard, easy), 0.5, np.random.default_rng(0))
         assert len(chosen) == hard + easy and share == reached
@@ -97,134 +88,68 @@ class TestMixture:
         wanted = [hard_proportion(k, start=0.2, end=0.8, rounds=4) for k in range(1, 7)]
         assert wanted == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
         assert hard_proportion(1, start=0.3, end=0.6, rounds=1) == 0.3
+        assert hard_proportion(2, start=0.2, end=0.8, rounds=2) == pytest.approx(0.8)
 
 
-class TestSurrogate:
-    def test_it_learns_what_words_are_worth_and_rates_texts_that_nobody_has_rendered(self):
-        rng = np.random.default_rng(0)
-        rows = blossom.flowers(300, None, rng)
-        texts, distances = blossom.captions(rows, rng), blossom.distances(rows).astype(float)
-        noisy = distances + rng.normal(0, 1, 300)
-        rated = [anomaly(i, score, text=t) for i, (score, t) in enumerate(zip(noisy[:150], texts, strict=False))]
-        found = surrogate(rated, texts[150:], guard(calibration=texts[:9]).similarity)
-        # one noisy verdict agrees with the truth to about 0.65; words in common take most of the noise away
-        assert np.corrcoef(found, distances[150:])[0, 1] > 0.8 > np.corrcoef(noisy, distances)[0, 1]
+class Brightness:
+    """A detector whose score is the mean level of a picture."""
 
-    def test_each_rounds_scores_count_in_their_own_deviations(self):
-        # the second evaluator scores a hundred times higher and the other way round in level, not in what the words are
-        # worth
-        first = [anomaly(i, score, text=t) for i, (t, score) in enumerate([("red", 1.0), ("blue", 2.0)] * 20)]
-        second = [replace(a, round="r2", score=500 + 100 * a.score) for a in first]
-        red, blue = surrogate([*first, *second], ["red", "blue"], nothing_alike)
-        assert red == pytest.approx(-1, abs=0.1) and blue == pytest.approx(1, abs=0.1)
+    seed = 0
 
-    def test_how_far_beyond_the_median_a_picture_scores_counts_for_nothing(self):
-        rated = [
-            anomaly(i, score, text=t)
-            for i, (t, score) in enumerate([("red", 1.0), ("red", 1.0), ("blue", 3.0), ("blue", 3.0)] * 9)
+    def score(self, images):
+        return images.mean(axis=(1, 2, 3))
+
+
+def pictures(*levels):
+    return np.stack([np.full((16, 16, 3), level, np.uint8) for level in levels])
+
+
+class TestJudge:
+    def test_scores_grades_and_the_gap_are_those_of_the_detector(self):
+        anomalies, calibration, controls = pictures(1, 50, 200), pictures(10, 20, 30, 40), pictures(15, 60)
+        verdict = judge(Brightness(), anomalies, calibration, controls, quantile=0.5, easy_share=0.5)
+        assert verdict.scores.tolist() == [1, 50, 200]
+        assert verdict.grades == ["hard", "between", "easy"]  # the boundary is 25; one of the two beyond it is easy
+        assert verdict.gap == (1 + 4) / 8  # 15 lies above one of four normals, 60 above all of them
+
+    def test_without_controls_there_is_no_gap(self):
+        verdict = judge(Brightness(), pictures(1, 50), pictures(10), quantile=0.5, easy_share=1)
+        assert verdict.gap is None and verdict.figures() == {"hard_rate": 0.5}
+
+    @pytest.mark.parametrize(("anomalies", "calibration"), [(np.nan, 1.0), (1.0, np.inf)])
+    def test_a_detector_that_has_diverged_is_named(self, anomalies, calibration):
+        class Diverged:
+            def score(self, images):
+                return np.array([0.0, anomalies if len(images) == 2 else calibration])
+
+        message = r"^assess: wanted finite scores, got NaN or .* Lower its learning rate \(detect.options\)\.$"
+        with pytest.raises(Collapse, match=message):
+            judge(Diverged(), pictures(1, 2), pictures(1, 2, 3), quantile=0.5, easy_share=1)
+
+    def test_figures_carry_their_suffix(self):
+        verdict = Verdict(np.zeros(4), ["hard", "easy", "between", "easy"], 0.75)
+        assert verdict.figures("_r0") == {"hard_rate_r0": 0.25, "controls_auroc_r0": 0.75}
+
+    def test_records_tie_texts_pictures_and_both_verdicts_together(self):
+        images = pictures(3, 9)
+        texts = [Description("00004", "bent", "kept", 0.5, -1.0), Description("00007", "torn", "kept", 0.5, -1.0)]
+        now, zero = Verdict(np.array([3.0, 9.0]), ["hard", "easy"]), Verdict(np.array([0.5, 0.25]), ["easy", "easy"])
+        assert rated("r2", texts, images, now, zero) == [
+            Anomaly("r2-00004", "r2", 0, "bent", 3.0, 0.5, "hard", sha256(images[0])),
+            Anomaly("r2-00007", "r2", 1, "torn", 9.0, 0.25, "easy", sha256(images[1])),
         ]
-        far = [replace(a, score=a.score * (50 if a.text == "blue" else 1)) for a in rated]
-        assert surrogate(far, ["red", "blue"], nothing_alike) == pytest.approx(
-            surrogate(rated, ["red", "blue"], nothing_alike)
-        )
 
-    def test_what_nears_a_text_to_normal_captions_is_learnt_from_the_scores_and_holds_for_words_never_rated(self):
-        likeness = {f"w{i}": i / 40 for i in range(40)}
-        rated = [anomaly(i, -10 * likeness[t], text=t) for i, t in enumerate(likeness)]
-        near, far = surrogate(
-            rated, ["new", "other"], lambda texts: np.array([likeness.get(t, float(t == "new")) for t in texts])
-        )
-        assert near < far - 1
+    def test_a_description_without_its_score_is_no_record(self):
+        texts = [Description("0", "bent", "kept", 0.5, -1.0)]
+        one, two = Verdict(np.zeros(1), ["hard"]), Verdict(np.zeros(2), ["hard", "hard"])
+        for verdicts in ((one, two), (two, one), (two, two)):
+            with pytest.raises(ValueError, match="zip"):
+                rated("r2", texts, pictures(3, 9), *verdicts)
 
-    def test_texts_without_words_are_refused(self):
-        with pytest.raises(KkaError, match="the surrogate wants rated descriptions with words"):
-            surrogate([anomaly(0, 1.0, text="!"), anomaly(1, 2.0, text="?")], ["x"], nothing_alike)
-
-
-class TestPairs:
-    def pairs(self, n=20, refused=("garbled garbled",), texts=None, **options):
-        texts = texts or [f"text number {i}" for i in range(n)]
-        defaults = {
-            "chosen_share": 0.2,
-            "rejected_share": 0.5,
-            "refused_share": 0.3,
-            "count": 200,
-            "validation_share": 0.2,
-        }
-        return preference_pairs(
-            texts, np.arange(len(texts), dtype=float), refused, **{**defaults, **options}, rng=np.random.default_rng(0)
-        )
-
-    def test_chosen_score_low_and_rejected_score_high(self):
-        for pair in self.pairs(refused=()):
-            assert int(pair.chosen.split()[-1]) < 4 and int(pair.rejected.split()[-1]) >= 10
-
-    def test_no_text_is_both_chosen_and_rejected(self):
-        pairs = self.pairs(refused=["text number 0", "bad"])
-        assert not {p.chosen for p in pairs} & {p.rejected for p in pairs}
-
-    def test_a_text_that_stands_twice_counts_once(self):
-        pairs = self.pairs(texts=["twice", "twice", *(f"text number {i}" for i in range(18))], validation_share=0.0)
-        assert {p.chosen for p in pairs} == {"twice", "text number 0", "text number 1", "text number 2"}
-
-    def test_training_and_validation_share_no_text(self):
-        pairs = self.pairs(n=60)
-        sides = {
-            part: {t for p in pairs if p.part == part for t in (p.chosen, p.rejected)}
-            for part in ("train", "validation")
-        }
-        assert len(pairs) == 200 and sum(p.part == "validation" for p in pairs) == 40
-        assert sides["validation"] and not (sides["train"] & sides["validation"]) - {"garbled garbled"}
-
-    def test_refused_texts_make_up_their_share_of_the_rejected(self):
-        refused = [f"refused {i}" for i in range(30)]
-        pairs = self.pairs(refused=refused, count=1000)
-        assert 0.25 < np.mean([p.rejected in refused for p in pairs]) < 0.35
-
-    def test_a_few_refused_texts_do_not_crowd_out_the_easy_ones(self):
-        pairs = self.pairs(
-            n=40, refused=["bad"], count=1000, validation_share=0.0
-        )  # 1 of 21 texts on the rejected side
-        assert np.mean([p.rejected == "bad" for p in pairs]) == pytest.approx(1 / 21, abs=0.02)
-
-    def test_partners_share_as_many_words_as_can_be(self):
-        texts = [
-            f"{word} {manner} {i}" for i, (word, manner) in enumerate([("near", "loud song"), ("near", "low tune")] * 5)
-        ]
-        texts += [f"far {manner} {i}" for i, manner in enumerate(["loud song", "low tune"] * 20)]
-        pairs = self.pairs(texts=texts, refused=(), validation_share=0.0, count=300)
-        assert np.mean([p.chosen.split()[1] == p.rejected.split()[1] for p in pairs]) > 0.95
-
-    def test_partners_are_alike_in_length(self):
-        rng = np.random.default_rng(0)
-        texts = [" ".join(["w"] * int(rng.integers(3, 30))) + f" {i}" for i in range(200)]
-        pairs = self.pairs(texts=texts, chosen_share=0.3, refused_share=0.0, count=500, validation_share=0.0)
-        gaps = [len(p.chosen.split()) - len(p.rejected.split()) for p in pairs]
-        assert np.mean(np.abs(gaps)) < 4  # partners drawn blindly would differ by a third of the range, 9 words
-        assert abs(np.mean(gaps)) < 1.5
-
-    def test_too_few_descriptions_are_refused_in_one_sentence(self):
-        with pytest.raises(KkaError, match=r"preference pairs want .* got 2 graded ones"):
-            self.pairs(n=2)
-
-
-class TestGuard:
-    def test_a_normal_caption_is_as_similar_as_can_be_and_a_new_word_takes_from_it(self):
-        same, changed, foreign, empty = guard().similarity(
-            [CAPTIONS[0], "a purple flower with twelve petals", "rust on steel", ""]
-        )
-        assert same == pytest.approx(1) and 0.2 < changed < 0.8 and foreign == empty == 0
-
-    def test_the_threshold_catches_all_but_the_quantile_of_real_normal_captions(self):
-        fitted = guard(calibration=[CAPTIONS[0]] * 19 + ["a bent flower"], normal_quantile=0.1)
-        assert (fitted.similarity([CAPTIONS[0]]) >= fitted.least_similarity).all()
-        assert fitted.similarity(["a bent flower"])[0] < fitted.least_similarity
-
-    def test_the_readable_threshold_lies_a_margin_below_the_quantile(self):
-        assert guard(
-            likelihoods=[-2.0, -3.0, -4.0], readable_quantile=0.5, readable_margin=2.5
-        ).least_likelihood == pytest.approx(-5.5)
-
-    def test_no_captions_at_all_is_a_mistake_with_a_remedy(self):
-        with pytest.raises(KkaError, match="wants captions of normal images, got none"):
-            Guard.fit([], [], np.zeros(0), normal_quantile=0, readable_quantile=0, readable_margin=0)
+    def test_a_pool_of_hard_ones_only_is_refused(self):
+        with pytest.raises(
+            Collapse,
+            match="wanted hard and easy anomalies, got 2 hard ones of 2: .* takes all of them .*Lower assess.quantile",
+        ):
+            check_contrast([anomaly(0, 1.0), anomaly(1, 2.0)])
+        check_contrast([anomaly(0, 1.0), anomaly(1, 2.0, "between")])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kka import evaluation
+from kka import evaluation, metrics
+from kka.records import Split
 
 SCORES = np.array([0.0, 1.0, 2.0, 1.5, 3.0, 0.5])
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -26,6 +27,49 @@ def test_the_figures_are_those_of_the_metrics():
     assert found["auroc_low"] <= found["auroc"] <= found["auroc_high"]
     assert 0 <= found["fpr95"] <= 1 and 0 <= found["average_precision"] <= 1
     assert all(type(v) is float for k, v in found.items() if k != "groups")
+    # precision where 3, 1.5 and 0.5 are found: 1/1, 2/3 (2 is a normal), 3/5 (1 too), each with a third of recall
+    assert found["average_precision"] == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
+    assert found["fpr95"] == pytest.approx(2 / 3)  # all anomalies are found from 0.5 on, where 1 and 2 lie
+
+
+def test_the_interval_is_that_of_the_options():
+    found = report(bootstrap=40, level=0.8, seed=3)
+    ends = metrics.bootstrap_interval(metrics.auroc, SCORES, LABELS, samples=40, level=0.8, seed=3)
+    assert (found["auroc_low"], found["auroc_high"]) == ends
+
+
+def test_a_score_on_the_threshold_is_no_alarm():
+    found = evaluation.evaluate(SCORES, LABELS, GROUPS, np.ones(9), bootstrap=0, level=0.9, seed=0)
+    assert found["threshold"] == 1 and found["false_positive_rate"] == pytest.approx(1 / 3)  # 2 alone lies above
+
+
+class Brightness:
+    """A detector whose score is the mean of a picture."""
+
+    seed = 0
+
+    def score(self, images):
+        return images.mean((1, 2, 3))
+
+
+def split(values, labels, groups):
+    images = np.stack([np.full((2, 2, 3), v, np.uint8) for v in values])
+    return Split(images, ("",) * len(values), np.array(labels), groups)
+
+
+def test_a_fit_is_measured_on_every_split():
+    test = split([0, 10, 20, 15], [0, 0, 0, 1], ("normal", "normal", "normal", "near"))
+    validation = split([0, 1, 2], [0, 1, 1], ("normal", "far", "near"))
+    calibration = split([0, 10], [0, 0], ("normal", "normal"))
+    how = {"bootstrap": 20, "level": 0.8, "seed": 3}
+    found = evaluation.measure(Brightness(), test, calibration, validation, **how)
+    assert found.test.tolist() == [0, 10, 20, 15] and found.calibration.tolist() == [0, 10]
+    expected = evaluation.evaluate(found.test, test.labels, test.groups, found.calibration, **how)
+    assert found.figures == expected | {"validation_auroc": 1.0, "hardest_group": "far"}
+    # of the controls 5 and 20 against the normals 0 and 10 three of four pairs stand in order
+    controls = split([5, 20], [0, 0], ("normal", "normal")).images
+    told = evaluation.measure(Brightness(), test, calibration, validation, controls, **how)
+    assert told.figures == found.figures | {"controls_auroc": 3 / 4}
 
 
 def test_without_bootstrap_there_is_no_interval():
@@ -76,3 +120,7 @@ def test_the_worst_are_the_highest_normals_and_the_lowest_anomalies_the_worst_fi
     assert evaluation.worst(SCORES, LABELS, 2) == [2, 1, 5, 3]
     assert evaluation.worst(SCORES, LABELS, 9) == [2, 1, 0, 5, 3, 4]
     assert evaluation.worst(SCORES[:3], LABELS[:3], 2) == [2, 1]
+    # those that score alike stand in the order of their rows, the normals turned round
+    alike = np.tile([1.0, 0.0], 50)
+    assert evaluation.worst(alike, np.ones(100, int), 3) == [1, 3, 5]
+    assert evaluation.worst(alike, np.zeros(100, int), 3) == [98, 96, 94]

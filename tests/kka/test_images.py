@@ -1,5 +1,7 @@
 """Shards keep every pixel and refuse what is broken; one preparation serves pictures of any kind."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,10 +70,29 @@ def test_a_foreign_parquet_file_is_an_error(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for column in ({"words": ["a"]}, {"png": [b"no picture"]}, {"png": pa.array([], pa.binary())}):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for column in (
+        {"words": ["a"]},
+        {"image": [1]},
+        {"image": pa.array([{"bytes": b"no picture", "path": None}], kind)},
+        {"image": pa.array([{"bytes": None, "path": "a.png"}], kind)},
+        {"image": pa.array([], kind)},
+    ):
         pq.write_table(pa.table(column), images.shard_path(tmp_path, 0))
-        with pytest.raises(KkaError, match="wanted a shard of pictures"):
+        with pytest.raises(BrokenFile, match="wanted a shard of pictures"):
             images.read_images(tmp_path)
+
+
+def test_the_library_datasets_reads_shards_as_pictures(tmp_path):
+    """As anybody would who has a folder of a run and nothing of this project."""
+    from datasets import load_dataset
+
+    some = pictures(images.SHARD + 3)
+    images.write_images(tmp_path / "a", some)
+    files = sorted(str(p) for p in (tmp_path / "a").iterdir())
+    loaded = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.column_names == ["image"] and type(loaded.features["image"]).__name__ == "Image"
+    np.testing.assert_array_equal(np.stack([np.asarray(picture) for picture in loaded["image"]]), some)
 
 
 def test_rows_and_pictures_must_agree(tmp_path):
@@ -158,20 +179,99 @@ def test_what_is_no_picture_is_refused(odd):
         images.prepare([odd], 8)
 
 
-def test_a_contact_sheet_shows_each_picture_enlarged_and_is_the_same_each_time(tmp_path):
-    rows = [list(pictures(3, 32)), list(pictures(2, 32, seed=1)), []]
-    notes = [["1.25  a small yellow flower with twelve pointed petals and a brown centre", "b", "c"], ["d", "e"], []]
-    for name in "ab":
-        images.contact_sheet(rows, ["hard", "easy", "rejected (none)"], notes, tmp_path / f"{name}.png", scale=4)
-    sheet = np.asarray(Image.open(tmp_path / "a.png"))
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    blown_up = rows[0][0].repeat(4, axis=0).repeat(4, axis=1)
-    assert any((sheet[y : y + 128, 10:138] == blown_up).all() for y in range(60))
-    with pytest.raises(KkaError, match="at least one picture"):
-        images.contact_sheet([[]], ["none"], [[]], tmp_path / "c.png")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
-
-
 def test_rows_are_plain_json_lines(tmp_path):
     images.write_split(tmp_path, split(1))
     assert read_json(tmp_path / "rows.jsonl") == {"caption": "flower 0", "label": 0, "group": "a"}
+
+
+def test_captions_are_read_without_pictures(tmp_path, monkeypatch):
+    images.write_split(tmp_path, split(3))
+    for path in tmp_path.glob("*.parquet"):
+        path.unlink()
+    assert images.read_captions(tmp_path) == ("flower 0", "flower 1", "flower 2")
+    with pytest.raises(BrokenFile, match="rows.jsonl is missing.$"):
+        images.read_captions(tmp_path / "nowhere")
+
+
+def encoded(form, picture=None, **options):
+    buffer = io.BytesIO()
+    (picture or Image.new("RGB", (40, 20), "red")).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def test_a_picture_says_what_its_file_was(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded("PNG", Image.new("LA", (40, 20))))
+    for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        found = images.open_picture(source)
+        assert (found.width, found.height, found.mode, found.format) == (40, 20, "LA", "PNG")
+        assert found.rgb.mode == "RGB" and found.rgb.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_large_jpg_is_decoded_no_larger_than_wanted():
+    large = encoded("JPEG", Image.new("RGB", (800, 400), "red"))
+    found = images.open_picture(large, side=100)
+    assert (found.width, found.height, found.rgb.size) == (800, 400, (200, 100))
+    assert images.open_picture(large).rgb.size == (800, 400)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_picture_that_was_taken_upright_stands_upright_once(form):
+    half = Image.new("RGB", (40, 20), "black")
+    half.paste("white", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    found = images.open_picture(encoded(form, half, exif=exif))
+    assert found.rgb.size == (20, 40) and found.rgb.getpixel((10, 5))[0] > 200 > 50 > found.rgb.getpixel((10, 35))[0]
+    turned = images.read_picture(encoded(form, half, exif=exif), 20, squeeze=True)
+    assert turned.shape == (1, 20, 20, 3) and turned[0, 2].mean() > 200 > 50 > turned[0, 17].mean()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is no picture that Pillow knows"),
+        (b"no picture", "it is no picture that Pillow knows"),
+        (encoded("PNG", Image.fromarray(pictures(1, 64)[0]))[:2000], "truncated"),
+        (encoded("JPEG", Image.fromarray(pictures(1, 64)[0]))[:2000], "truncated"),
+        (encoded("TIFF")[:200], ""),
+    ],
+)
+def test_what_cannot_be_decoded_is_one_error_with_its_reason(tmp_path, content, reason):
+    (tmp_path / "a.png").write_bytes(content)
+    for source, name in ((tmp_path / "a.png", f"{tmp_path}/a.png"), (content, "a picture")):
+        with pytest.raises(images.UnreadablePicture) as caught:
+            images.open_picture(source)
+        assert str(caught.value).startswith(f"{name} cannot be read as a picture: {caught.value.reason}.")
+        assert reason in caught.value.reason and caught.value.reason and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("lost\n itself"), AssertionError(), MemoryError(), IndexError("x")])
+def test_whatever_a_decoder_raises_is_that_error(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(images.UnreadablePicture) as caught:
+        images.open_picture(encoded("PNG"), "row 3")
+    assert caught.value.reason == (" ".join(str(error).split()) or type(error).__name__)
+    assert str(caught.value).startswith("row 3 cannot be read as a picture: ")
+
+
+def test_files_that_are_not_there_and_folders_are_unreadable(tmp_path):
+    for path in (tmp_path / "nowhere.png", tmp_path):
+        with pytest.raises(images.UnreadablePicture, match=str(path)):
+            images.open_picture(path)
+
+
+def test_all_pictures_below_a_folder_are_found_by_their_names(tmp_path):
+    wanted = ["B.GIF", "a.png", "deep/d.tiff", "deep/er/c.JPEG"]
+    for name in [*wanted, "notes.txt", ".hidden.png", "a.h5", "b.mpg", "deep/.DS_Store"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert images.picture_files(tmp_path) == [tmp_path / name for name in wanted]
+
+
+def test_every_format_that_is_looked_for_can_be_decoded():
+    assert {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".ppm"} <= set(images.suffixes())
+    assert not {".txt", ".h5", ".mpg", ".eps", ".wmf", ".pdf"} & set(images.suffixes())

@@ -33,6 +33,8 @@ def test_fpr_at_tpr_is_taken_where_enough_anomalies_are_found():
     assert metrics.fpr_at_tpr(SCORES, LABELS, tpr=0.5) == 0
     # 20 anomalies at 1 to 20; 95% are the 19 from 2 on; of normals at 0, 1, 2, 3 two lie there
     assert metrics.fpr_at_tpr([0, 1, 2, 3, *range(1, 21)], [0] * 4 + [1] * 20) == 0.5
+    # 30% of the anomalies at 1 to 4 are 1.2, so two of them have to be found: from 3 on, where one of two normals lies
+    assert metrics.fpr_at_tpr([0, 3, 1, 2, 3, 4], [0, 0, 1, 1, 1, 1], tpr=0.3) == 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -64,6 +66,29 @@ def test_a_bootstrap_interval_holds_the_figure_and_narrows_with_more_scores():
     assert interval(100) == interval(100)
 
 
+def test_an_interval_is_the_middle_of_the_resamples():
+    # of the figures 0 to 100 the middle 90% are those from 5 to 95
+    figures = iter(range(101))
+    how = {"samples": 101, "level": 0.9, "seed": 0}
+    assert metrics.bootstrap_interval(lambda s, y: float(next(figures)), [1, 2], [0, 1], **how) == pytest.approx(
+        (5, 95)
+    )
+    # of each resample the first detector's figure is taken, then the second's: the gains are 0, -1, ..., -100
+    figures = iter([*(figure for i in range(101) for figure in (i, 2 * i)), 7, 4])
+    found = metrics.compare_scores(lambda s, y: float(next(figures)), [1, 2], [1, 2], [0, 1], **how)
+    assert (found.gain, found.low, found.high) == pytest.approx((7 - 4, -95, -5)) and found.level == 0.9
+
+
+def test_a_metric_of_resamples_gets_floats_and_whole_labels():
+    def metric(scores, labels):
+        assert scores.dtype == np.float64 and labels.dtype == np.int64
+        return 0.0
+
+    how = {"samples": 2, "level": 0.9, "seed": 0}
+    metrics.bootstrap_interval(metric, [1, 2], [False, True], **how)
+    metrics.compare_scores(metric, [1, 2], [1, 2], [False, True], **how)
+
+
 def test_resampling_keeps_the_number_of_normals_and_anomalies():
     seen = []
 
@@ -80,8 +105,10 @@ def test_resampling_keeps_the_number_of_normals_and_anomalies():
     ("scores", "labels", "sentence"),
     [
         ([1, 2], [0], "as many scores as labels"),
-        ([1, np.nan], [0, 1], "finite scores, got 1 NaN"),
+        ([1, 2, np.nan], [0, 1, 1], "finite scores, got 1 NaN"),
+        ([1, np.inf, -np.inf], [0, 1, 1], "finite scores, got 2 NaN or infinite ones"),
         ([1, 2], [0, 2], r"labels 0 \(normal\) and 1 \(anomalous\), got \[2\]"),
+        ([1, 2, 3, 4, 5], [6, 5, 4, 3, 0], r"got \[3, 4, 5\]"),
         ([1, 2], [1, 1], "both normals and anomalies, got 0 normals and 2 anomalies"),
         ([], [], "got 0 normals and 0 anomalies"),
     ],
@@ -133,5 +160,9 @@ def test_the_interval_of_pairs_is_students() -> None:
     assert (found.gain, found.low, found.high) == pytest.approx((0.02, 0.02 - reach, 0.02 + reach))
     wider = metrics.compare_pairs([0.01, 0.02, 0.03], level=0.95, among=2)
     assert wider.high == pytest.approx(0.02 + 6.205347 * 0.01 / 3**0.5)
+    # the deviation of two gains is 0.02 / root 2, its error 0.01; t of one degree of freedom
+    two = metrics.compare_pairs([0.01, 0.03], level=0.95)
+    assert (two.low, two.high) == pytest.approx((0.02 - 12.706205 * 0.01, 0.02 + 12.706205 * 0.01))
+    assert found.level == 0.95
     alone = metrics.compare_pairs([0.5], level=0.95)
-    assert not alone.better and alone.low == -np.inf
+    assert alone == Comparison(0.5, -np.inf, np.inf, 0.95) and not alone.better

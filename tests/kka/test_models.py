@@ -14,27 +14,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from kka.alignment import align
+from kka.alignment import DPO, train
 from kka.describing import endpoint
+from kka.describing.asking import clean
 from kka.describing.endpoint import Endpoint
-from kka.describing.writer import Writer, blank_adapter, clean
+from kka.describing.writer import Lora, Writer
 from kka.errors import KkaError
 from kka.records import Pair
 from tests import standins
 from tests.conftest import ROOT
 
 CAPTIONS = ["a photo of a part", "a worn gear on a table"]
-LORA: dict[str, Any] = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": "all-linear", "seed": 0}
+LORA = Lora(r=2, alpha=4)
 ASKED = ["Write a caption.", "Write another one, please.", "Write."]
 
 
 def writer(folder: Path, kind: str, **weights: Any) -> Writer:
     model = standins.language_model(folder / "model", kind, CAPTIONS)
-    blank_adapter(model, folder / "adapter", **LORA, **weights)
-    return Writer.load(model, folder / "adapter", **weights)
+    return Writer.load(model, lora=LORA, **weights)
 
 
 @pytest.mark.parametrize("kind", standins.LANGUAGE_MODELS)
@@ -61,24 +62,34 @@ def test_what_the_tokenizer_adds_by_itself_stands_there_once(tmp_path: Path) -> 
     network = AutoModelForCausalLM.from_pretrained(model)
     network.resize_token_embeddings(len(words))
     network.save_pretrained(model), words.save_pretrained(model)
-    blank_adapter(model, tmp_path / "adapter", **LORA)
-    made = Writer.load(model, tmp_path / "adapter")
+    made = Writer.load(model, lora=LORA)
     ids = made.tokenizer(made.prompt("Write.")).input_ids
     assert made.tokenizer.convert_ids_to_tokens(ids)[:3] == ["[gMASK]", "<sop>", "<|user|>"]
 
 
-def test_a_models_own_settings_of_sampling_change_nothing_and_its_own_ends_count(tmp_path: Path) -> None:
+def test_a_models_own_settings_of_sampling_change_nothing(tmp_path: Path) -> None:
     made = writer(tmp_path, "qwen2")
     say = {"temperature": 1.0, "max_new_tokens": 12}
-    before, unlikely = made.describe(ASKED, [1, 2, 3], **say), made.likelihoods(ASKED, CAPTIONS + ["x"])
+    before = made.describe(ASKED, [1, 2, 3], **say)
     made.model.generation_config.repetition_penalty = 100.0
+    made.model.generation_config.no_repeat_ngram_size = 1
     assert made.describe(ASKED, [1, 2, 3], **say) == before
-    every = list(
-        range(made.model.config.vocab_size)
-    )  # whatever comes ends the text: only its words are left to be unlikely
-    made.model.generation_config.eos_token_id = every
-    found = made.likelihoods(ASKED, CAPTIONS + ["x"])
-    assert (found >= unlikely - 1e-6).all() and (found[2] > unlikely[2] or np.isclose(found[2], unlikely[2]))
+
+
+def test_a_text_may_end_by_any_end_that_the_model_knows(tmp_path: Path) -> None:
+    """A chat model ends its turn by another token than the one that its tokenizer names."""
+    made = writer(tmp_path, "qwen2")
+    end, other = made.tokenizer.eos_token_id, made.tokenizer.convert_tokens_to_ids("<|user|>")
+    layer = made.model.get_output_embeddings()
+    layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
+    layer.bias.data[end] = -9.0  # the tokenizer's end is less likely than any word
+    head, tail = (made.tokenizer(t).input_ids for t in (made.prompt(ASKED[0]), made.answer(CAPTIONS[0])))
+    logs = made.model(torch.tensor([head + tail])).logits[0].detach().log_softmax(-1)[len(head) - 1 :]
+    words = min(float(logs[i, token]) for i, token in enumerate(tail))
+    assert float(logs[-1, end]) < words
+    for ends, least in ((end, logs[-1, end]), ([end, other], min(words, float(logs[-1, other])))):
+        made.model.generation_config.eos_token_id = ends
+        assert made.likelihoods(ASKED[:1], CAPTIONS[:1])[0] == pytest.approx(float(least), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +98,8 @@ def test_a_models_own_settings_of_sampling_change_nothing_and_its_own_ends_count
 def test_every_architecture_is_aligned(kind: str, dtype: str, tmp_path: Path) -> None:
     made = writer(tmp_path, kind, dtype=dtype)
     pairs = [Pair("a worn gear", "a photo of a part", "train"), Pair("a cracked gear", "a part", "validation")] * 8
-    how = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "beta": 0.1, "sft": 0.0, "seed": 0}
-    figures, _ = align(made, pairs, ["Write."] * len(pairs), **how)
+    dpo = DPO(steps=12, batch_size=4, learning_rate=1e-2, beta=0.1, sft=0.0)
+    figures, _ = train(made, pairs, ["Write."] * len(pairs), dpo, seed=0)
     assert figures["accuracy"] == 1.0
 
 
@@ -112,7 +123,7 @@ def test_a_model_that_cannot_write_is_named(tmp_path: Path) -> None:
         KkaError,
         match=f"^describe.model: wanted a causal language model .*, got '{reader}', which lacks the weights cls",
     ):
-        blank_adapter(reader, tmp_path / "adapter", **LORA)
+        Writer.load(reader)
 
 
 @pytest.mark.parametrize(
@@ -146,14 +157,15 @@ def test_ids_come_from_the_cache_of_the_hub_without_a_network(tmp_path: Path) ->
 from pathlib import Path
 from kka.detectors.shared import backbones
 from kka.project import doctor
-from kka.describing.writer import blank_adapter
+from kka.describing.writer import Writer
 from kka.errors import KkaError
 from kka.synthesizers.diffusion import Synthesizer
-blank_adapter("someone/writer", Path("adapter"), r=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0)
-print(Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0]).shape, backbones.load("someone/eye").depth)
+Writer.load("someone/writer")
+painted = Synthesizer(model="someone/painter", steps=2).synthesize(["a gear"], [0])
+print(painted.shape, backbones.load("someone/eye").depth)
 print(doctor.reachable("describe", "model", "someone/writer", Path.cwd(), offline=True).mark)
 for make in (lambda: Synthesizer(model="someone/nobody"), lambda: backbones.load("someone/nobody"),
-             lambda: blank_adapter("someone/nobody", Path("other"), r=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0)):
+             lambda: Writer.load("someone/nobody")):
     try:
         make()
     except KkaError as error:
@@ -171,10 +183,12 @@ class Server(BaseHTTPRequestHandler):
     """Answers as its prompt says: what it was asked, or an error the first time or always."""
 
     failures: dict[str, int] = {}
+    paths: set[str] = set()
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = asked["messages"][0]["content"]
+        self.paths.add(self.path)
         code = int(prompt.split()[1]) if prompt.startswith("fail") else 200
         if code != 200 and self.failures.get(prompt, 0) < 2:
             self.failures[prompt] = self.failures.get(prompt, 0) + 1
@@ -182,10 +196,12 @@ class Server(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b'{"error": "no such model"}')
             return
-        said = f"{prompt} {asked['seed']} {asked['model']} {asked['max_tokens']} {asked['temperature']} {self.headers['Authorization']}"
+        settings = " ".join(str(asked[key]) for key in ("seed", "model", "max_tokens", "temperature"))
+        said = f"{prompt} {settings} {self.headers['Authorization']}"
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+        choices = {} if prompt == "odd" else {"choices": [{"message": {"content": said}}]}
+        self.wfile.write(json.dumps(choices).encode())
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -196,6 +212,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(endpoint, "_WAITS", (0.0,) * 4)
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     Server.failures.clear()
+    Server.paths.clear()
     listening = HTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{listening.server_port}/v1"
@@ -219,7 +236,27 @@ def test_a_server_gets_another_chance_where_it_may_do_better(server: str) -> Non
     ):
         Endpoint(server, "big").describe(["fail 404"], [0], temperature=1.0, max_new_tokens=9)
     assert Server.failures["fail 404"] == 1
-    with pytest.raises(KkaError, match="got InvalidURL .*. Is it up"):
+    with pytest.raises(KkaError, match="got InvalidURL .*port.*. Is it up"):
         Endpoint("http://localhost:port/v1", "big").describe(["p"], [0], temperature=1.0, max_new_tokens=9)
-    with pytest.raises(KkaError, match="got URLError .*refused.*. Is it up"):
+    with pytest.raises(KkaError, match="got ConnectError .*refused.*. Is it up"):
         Endpoint("http://127.0.0.1:9/v1", "big").describe(["p"], [0], temperature=1.0, max_new_tokens=9)
+
+
+def test_a_server_is_asked_by_its_own_path_also_where_the_hub_is_off_limits(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without a network, with a server of its own."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    url = server.replace("/v1", "/api/v4/")
+    found = Endpoint(url, "big").describe(["a", "b"], [1, 2], temperature=1.0, max_new_tokens=9)
+    assert [text[:3] for text in found] == ["a 1", "b 2"] and Server.paths == {"/api/v4/chat/completions"}
+    with pytest.raises(OfflineModeIsEnabled):
+        HfApi(endpoint="http://127.0.0.2:9").whoami(token="none")
+
+
+def test_an_answer_of_another_form_is_a_failure(server: str) -> None:
+    with pytest.raises(KkaError, match="by 'big', got .*. Is it up"):
+        Endpoint(server, "big").describe(["odd"], [0], temperature=1.0, max_new_tokens=9)

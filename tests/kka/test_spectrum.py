@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kka.spectrum import LARGEST, apply_gains, spectral_gains
+from kka.spectrum import LARGEST, apply_gains, match_spectrum, spectral_gains
 
 RNG = np.random.default_rng(0)
 
@@ -44,3 +44,15 @@ def test_the_mean_colour_stays():
         np.full((4, 16, 16, 3), v, np.uint8) + RNG.integers(0, 9, (4, 16, 16, 3)).astype(np.uint8) for v in (20, 200)
     )
     assert np.allclose(apply_gains(dark, spectral_gains(dark, bright)).mean((1, 2)), dark.mean((1, 2)), atol=0.5)
+
+
+def test_spectra_are_matched_by_the_training_half_of_the_controls_alone() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
+    matched = []
+    for start in (10, 20):  # the measuring half differs
+        controls = np.concatenate([images[:8] // 2, images[start : start + 8]])
+        anomalies, changed = match_spectrum(images[:5], controls, images[200:])
+        assert not np.array_equal(changed[8:], controls[8:])
+        matched.append(anomalies)
+    assert np.array_equal(*matched)
+    assert matched[0].std() > images[:5].std() * 1.2  # the controls held half the contrast of the normals

@@ -60,15 +60,18 @@ def main(run: Run) -> None:
                 rows = "step,loss,fpr,tpr,round,auroc\\n" + "".join(f"{i}.0{f',{number + i}' * 5}\\n" for i in range(3))
                 value = {"figure": number}
                 if NAME == "evaluate":
-                    value = {"auroc": number, "groups": {"far": number}, "hardest_group": "far", "false_positive_rate": 0.05}
-                path.write_text(json.dumps(value) if path.suffix == ".json" else rows if path.suffix == ".csv" else f"{name} {number}\\n")
+                    value = {"auroc": number, "groups": {"far": number}, "hardest_group": "far"}
+                    value["false_positive_rate"] = 0.05
+                texts = {".json": json.dumps(value), ".csv": rows}
+                path.write_text(texts.get(path.suffix, f"{name} {number}\\n"))
             else:
                 path.mkdir(parents=True)
                 (path / "file").write_text(f"{name} {number} {path.name}")
                 if path.name == "calibration":
                     write_images(path, np.zeros((1, 16, 16, 3), np.uint8))
                 if path.name == "detector":
-                    (path / "detector.json").write_text(json.dumps({"detector": "bce", "size": [16, 16], "options": {}}))
+                    facts = {"detector": "bce", "size": [16, 16], "options": {}}
+                    (path / "detector.json").write_text(json.dumps(facts))
 
 if __name__ == "__main__":
     stage(main, torch=False)
@@ -151,7 +154,8 @@ class Project:
     def models(self) -> dict[str, str]:
         """The LoggedModels and their status; fails where two have one name."""
         code = (
-            "import json; from pathlib import Path; from pipelines.tracking.database import connect; c, e = connect(Path('mlruns').resolve());"
+            "import json; from pathlib import Path; from pipelines.tracking.database import connect; c, e ="
+            " connect(Path('mlruns').resolve());"
             "print(json.dumps([(m.name, m.status.value) for m in c.search_logged_models([e])]))"
         )
         pairs = json.loads(self.tool(sys.executable, "-c", code))

@@ -250,6 +250,21 @@ def test_a_round_is_added_from_the_command_line_and_only_it_runs(project: Projec
     check_runs(project.runs(), ["r1", "r2", "r3"])
 
 
+def test_a_temporary_experiment_has_the_models_and_pictures_that_git_ignores(project: Project) -> None:
+    for name in ("models/own", "pictures/good", "../elsewhere/bad"):
+        (project.folder / name).mkdir(parents=True)
+    looks = "    for key in ('normal', 'anomalies'): assert Path(run.config.prepare.options[key]).is_dir()\n    name ="
+    stub = f"NAME = 'prepare'\n{STUB}".replace("    name =", looks)
+    (project.folder / "pipelines" / "prepare.py").write_text(stub)
+    project.params(describe__model="models/own", prepare__dataset="folder")
+    project.params(prepare__options={"normal": "pictures/good", "anomalies": "../elsewhere/bad"})
+    project.commit()
+    assert project.repro("exp", "run", "--temp", "prepare", "baseline") == ["prepare", "baseline"]
+    assert project.tool("git", "status", "--porcelain") == "" and not (project.folder / "data").exists()
+    # linked, not copied, and not into the project
+    assert not [path for path in project.folder.rglob("*") if path.is_symlink() and ".dvc" not in path.parts]
+
+
 def test_integer_round_keys_end_every_stage_instead_of_running_none(project: Project) -> None:
     path = project.folder / "params.yaml"
     values = yaml.safe_load(path.read_text())
@@ -284,15 +299,26 @@ def test_eight_experiments_at_once_lose_no_run_and_double_none(stubbed: Project,
     project = copied(stubbed, tmp_path / "project")
     project.commit()
     betas = [round(0.31 + 0.01 * i, 2) for i in range(8)]
-    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GIT_AUTHOR_NAME": "nobody", "GIT_COMMITTER_NAME": "nobody",
-           "GIT_AUTHOR_EMAIL": "nobody@example.org", "GIT_COMMITTER_EMAIL": "nobody@example.org"}  # fmt: skip
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GIT_AUTHOR_NAME": "nobody",
+        "GIT_COMMITTER_NAME": "nobody",
+        "GIT_AUTHOR_EMAIL": "nobody@example.org",
+        "GIT_COMMITTER_EMAIL": "nobody@example.org",
+    }
     # DVC gives up on its own lock after three seconds, so whoever does not get it comes again
     patient = "for i in $(seq 30); do dvc exp run --temp -S align.beta=$0 && exit 0; sleep 1; done; exit 1"
     started = [
-        subprocess.Popen(["sh", "-c", patient, str(beta)], cwd=project.folder, env=os.environ | own, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            ["sh", "-c", patient, str(beta)],
+            cwd=project.folder,
+            env=os.environ | own,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for beta in betas
-    ]  # fmt: skip
+    ]
     ends = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0] * 8, ends
     runs = project.runs()

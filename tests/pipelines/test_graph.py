@@ -30,7 +30,7 @@ PLUMBING = {
     "kka/detectors/__init__.py", "kka/describing/__init__.py", "pipelines/__init__.py", "pipelines/stage.py",
     "pipelines/layout.py", "pipelines/tracking",
 }  # fmt: skip
-READER = "kka/images.py"  # what pipelines/layout.py reads with: every stage depends on it
+READER = "kka/images/__init__.py"  # what pipelines/layout.py reads with: every stage depends on it
 REGISTRIES = {"kka/datasets", "kka/detectors", "kka/synthesizers"}
 
 
@@ -111,7 +111,9 @@ def test_a_stage_names_its_script_and_all_code_that_it_uses(stage: str, preset: 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_loads_by_name_names_what_it_loads(stage: str) -> None:
     code = "".join((ROOT / f).read_text(encoding="utf-8") for f in closure(entries(stage, PRESETS["blossom"])))
-    for registry in set(re.findall(r"\b(datasets|detectors|synthesizers)\.(?:load|create|archive|text_distances)\(", code)):
+    for registry in set(
+        re.findall(r"\b(datasets|detectors|synthesizers)\.(?:load|create|archive|text_distances)\(", code)
+    ):
         assert f"kka/{registry}/${{" in "".join(STAGES[stage]["deps"]), f"{stage} loads from kka/{registry} by name"
 
 

@@ -15,7 +15,7 @@ from kka.images import write_images
 from kka.records import Anomaly, Description, read_json, read_records, sha256, write_json, write_records
 from pipelines import report
 from pipelines.reporting.page import verdict
-from pipelines.reporting.pictures import rows_of
+from pipelines.reporting.pictures import strips
 from pipelines.stage import Run
 from tests.pipelines.test_tables import ROWS
 
@@ -151,7 +151,7 @@ def test_what_is_refused_is_said_with_its_duplicates(copy: Run) -> None:
 def test_where_none_is_hard_the_nearest_are_shown_under_a_title_that_says_so(copy: Run) -> None:
     pool = read_records(copy.path("data", "r1", "pool.jsonl"), Anomaly)
     easy = [replace(a, grade="easy") for a in pool]
-    row, *_ = rows_of(copy, "r1", easy, detectors.load(copy.path("data", "r1", "detector")))
+    row, *_ = strips(copy.layout, "r1", easy, detectors.load(copy.files.detector))
     assert row.title == "none is hard; the lowest scores"
     assert row.captions[0] == min(pool, key=lambda a: a.score).text
 
@@ -173,7 +173,7 @@ def test_pictures_of_any_size_stay_small(
     write_records(run.path("data", "r1", "pool.jsonl"), pool)
     for part in ("anomalies", "controls", "mistakes"):
         shutil.rmtree(run.path("data", "r1", part, "images-00000.parquet"), ignore_errors=True)
-        write_images(run.path("data", "r1", part), images[:16] if part == "mistakes" else images)
+        write_images(run.path("data", "r1", part), images[: {"mistakes": 16, "controls": 8}.get(part, 24)])
     monkeypatch.setattr(detectors, "load", lambda folder: Judge())
     page = reported(run)
     sources = [str(a["src"]) for tag, a in Elements(page).found if tag == "img"]

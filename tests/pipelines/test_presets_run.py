@@ -25,11 +25,23 @@ CAPTIONS = [
     "a small photo of a bed",
 ]
 SMALL = [
-    "rounds={r1: {prev: r0}}", "last=r1", "prepare.image_size=32", "describe.count=8", "describe.attempts=40", "describe.batch_size=8",
-    "describe.max_new_tokens=12", "detect.seeds=1", "evaluate.bootstrap=10", "align.steps=2", "align.pairs=16", "align.batch_size=2",
-    "align.health={sample: 10, readable: 0.0, distinct: 0.0}", "assess.quantile=0.0", "detect.hard_proportion.rounds=1",
+    "rounds={r1: {prev: r0}}",
+    "last=r1",
+    "prepare.image_size=32",
+    "describe.count=8",
+    "describe.attempts=40",
+    "describe.batch_size=8",
+    "describe.max_new_tokens=12",
+    "detect.seeds=1",
+    "evaluate.bootstrap=10",
+    "align.steps=2",
+    "align.pairs=16",
+    "align.batch_size=2",
+    "align.health={sample: 10, readable: 0.0, distinct: 0.0}",
+    "assess.quantile=0.0",
+    "detect.hard_proportion.rounds=1",
     "describe.guard.readable_margin=1000",
-]  # fmt: skip
+]
 
 
 def pictures(folder: Path, n: int, suffix: str = "png") -> Iterator[Path]:

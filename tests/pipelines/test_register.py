@@ -164,8 +164,12 @@ def test_a_model_is_logged_once_and_half_of_one_is_removed(project: Project) -> 
     run, client = project.log("r1"), project.tracker.client
     first = project.model("r1")
     assert project.model("r1") == first
-    half = client.create_logged_model(project.tracker.experiment, name="half", source_run_id=project.tracker.round("r2"),
-                                      tags={"dvc.detector": "md5 of r2", "dvc.test": "the test split"})  # fmt: skip
+    half = client.create_logged_model(
+        project.tracker.experiment,
+        name="half",
+        source_run_id=project.tracker.round("r2"),
+        tags={"dvc.detector": "md5 of r2", "dvc.test": "the test split"},
+    )
     project.log("r2")
     known = {m.model_id: m for m in client.search_logged_models([project.tracker.experiment])}
     assert half.model_id not in known and len(known) == 2
@@ -190,8 +194,14 @@ def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_re
     model = load(project, "r1")
     pictures = photographs(3, np.random.default_rng(5))
     (tmp_path / "a.png").write_bytes(png(pictures[0]))
-    ways = [png(pictures[0]), base64.b64encode(png(pictures[0])).decode(), pictures[0], pictures[0].tolist(), str(tmp_path / "a.png"),
-            "data:image/png;base64," + base64.b64encode(png(pictures[0])).decode()]  # fmt: skip
+    ways = [
+        png(pictures[0]),
+        base64.b64encode(png(pictures[0])).decode(),
+        pictures[0],
+        pictures[0].tolist(),
+        str(tmp_path / "a.png"),
+        "data:image/png;base64," + base64.b64encode(png(pictures[0])).decode(),
+    ]
     odd = [b"no picture", "no/path", None, [[1, 300]], pictures[0].astype(float)]
     assert (
         "is no base64; paths want the parameter paths"
@@ -266,7 +276,8 @@ def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "import torch\n\n\ndef make():\n    torch.manual_seed(0)\n    conv = torch.nn.Conv2d(3, 8, 3, 2)\n"
-        "    class Maps(torch.nn.Module):\n        def __init__(self):\n            super().__init__()\n            self.conv = conv\n"
+        "    class Maps(torch.nn.Module):\n        def __init__(self):\n            super().__init__()\n           "
+        " self.conv = conv\n"
         "        def forward(self, x):\n            return [self.conv(x)]\n    return Maps()\n"
     )
     project = Project(tmp_path, "patchcore", backbone="mine.py:make", layers=[0])
@@ -303,8 +314,14 @@ def test_a_served_champion_says_what_predict_says_and_reads_no_paths(project: Pr
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "mlflow", *words], cwd=elsewhere, env=os.environ | own, stdout=log, stderr=log,
-                                  start_new_session=True)  # fmt: skip
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words],
+            cwd=elsewhere,
+            env=os.environ | own,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         answer = _patiently(_request(port, records), server, tmp_path / "server.log")
         paths = [str(tmp_path / "new" / "0.png"), "/etc/hostname", "/no where"]  # the first is a picture

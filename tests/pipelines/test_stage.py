@@ -10,7 +10,7 @@ import pytest
 
 from kka.errors import KkaError
 from kka.project import presets
-from pipelines.stage import Run, make_run
+from pipelines.stage import Run, link_ignored, make_run
 from tests.pipelines.conftest import ROOT, tiny
 
 
@@ -129,3 +129,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
     assert told.returncode == 1 and "no space left to write to" in told.stderr.splitlines()[-1], told.stderr
     assert "Traceback" not in told.stderr
     assert not list(tmp_path.glob("data/splits/*")) and not (tmp_path / "data-check.png").exists()
+
+
+def test_a_temporary_copy_is_linked_with_what_it_lacks_and_nothing_else(tmp_path: Path) -> None:
+    project = tmp_path / "a" / "b" / "c" / "d" / "e" / "project"
+    copy, data = project / ".dvc" / "tmp" / "exps" / "standalone" / "one", project.parent / "data"
+    for folder in (project / "models" / "own", project / "kka", copy / "kka", data, tmp_path / "far"):
+        folder.mkdir(parents=True)
+    (project / "features.py").touch()
+    options = {"normal": "../data", "anomalies": "../../../../../../far", "captions": "absent.json"}
+    backbone = {"backbone": "features.py:make", "layers": ["kka", 1]}
+    config = tiny(describe__model="models/own", prepare__options=options, detect__options=backbone)
+    for _ in range(2):
+        link_ignored(config, copy, project)
+    links = {p for p in tmp_path.rglob("*") if p.is_symlink()}
+    assert links == {copy / "models" / "own", copy / "features.py", copy.parent / "data"}
+    assert (copy / "../data").resolve() == data and (copy / "models/own").is_dir()
+    link_ignored(config, project, project)
+    assert links == {p for p in tmp_path.rglob("*") if p.is_symlink()}

@@ -3,13 +3,16 @@
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipelines.layout import write_csv
+from kka.metrics import Comparison, auroc
+from pipelines.layout import Layout, write_csv
 from pipelines.reporting.tables import (
     LEGEND,
-    Row,
+    Figures,
     curves,
+    gain,
     groups_table,
     hardest_group,
     markdown,
@@ -17,9 +20,10 @@ from pipelines.reporting.tables import (
     summary,
     warning,
 )
+from tests.pipelines.conftest import tiny
 
 
-def row(name: str, near: float, **stages: dict[str, float]) -> Row:
+def row(name: str, near: float, **stages: dict[str, float]) -> Figures:
     test = {
         "auroc": (near + 1) / 2,
         "auroc_low": 0.5,
@@ -43,11 +47,11 @@ ROWS = [
             "normal": 3,
             "unreadable": 1,
             "duplicate": 0,
-            "mean_distance": 2.5,
         },
         assess={"hard_rate": 0.125, "hard_rate_r0": 0.5},
     ),
 ]
+ROWS[1]["evaluate"]["mean_distance"] = 2.5
 
 
 def test_the_group_that_round_zero_finds_hardest_is_followed() -> None:
@@ -89,13 +93,27 @@ def test_every_column_is_explained() -> None:
     }
 
 
-def test_a_last_round_that_is_worse_is_said(tmp_path: Path) -> None:
-    assert warning(ROWS) == ""
-    near, far = row("r1", 0.75), row("r1", 0.75)
-    near["evaluate"] |= {"auroc_low": 0.85}
-    far["evaluate"] |= {"auroc": 0.84}
-    assert warning([near, ROWS[0]]) == ""
-    assert warning([near, far]).startswith("The last round is worse than round zero: AUROC 0.840 after 0.875. Look")
+@pytest.mark.parametrize(("low", "high", "warned"), [(-0.1, -0.01, True), (-0.1, 0.01, False), (0.01, 0.1, False)])
+def test_a_last_round_that_is_worse_for_sure_is_warned_of(low: float, high: float, warned: bool) -> None:
+    text = warning(Comparison((low + high) / 2, low, high, 0.95))
+    assert text.startswith("The last round is worse than round zero: its AUROC differs by -0.0550") is warned
+    assert bool(text) is warned and warning(None) == ""
+
+
+def test_the_gain_is_that_of_the_first_fits_on_the_same_pictures(tmp_path: Path) -> None:
+    config, layout = tiny(evaluate__bootstrap=200), Layout(tmp_path)
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 50)
+    scores = {"r0": rng.normal(labels, 2.0), "r1": rng.normal(5 * labels, 1.0)}
+    for name, values in scores.items():
+        rows = [
+            {"split": "test", "label": int(y), "group": "", "score": s} for y, s in zip(labels, values, strict=True)
+        ]
+        write_csv(layout.round(name).scores, ("split", "label", "group", "score"), rows)
+    found = gain(layout, config, seed=0)
+    assert found is not None and found.better and found.level == 0.95
+    assert found.gain == pytest.approx(auroc(scores["r1"], labels) - auroc(scores["r0"], labels))
+    assert gain(layout, tiny(evaluate__bootstrap=0), seed=0) is None
 
 
 def test_an_interval_that_was_not_measured_is_left_out() -> None:

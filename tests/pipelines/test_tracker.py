@@ -79,11 +79,22 @@ def test_a_headline_holds_what_rounds_are_compared_by() -> None:
     found = {name: value for name, value, step in headline(ONE, ZERO, 1, 40.0) if step == 1}
     assert found == pytest.approx(
         {
-            "auroc": 0.92, "auroc_hardest": 0.85, "fpr95": 0.3, "false_alarms": 0.06, "gap": 0.5, "hard_rate": 0.2, "hard_rate_r0": 0.3,
-            "readable": 0.99, "distinct": 0.9, "refused": 50 / 200, "images": 150, "seconds": 40, "images_per_point": 150 / 2,
+            "auroc": 0.92,
+            "auroc_hardest": 0.85,
+            "fpr95": 0.3,
+            "false_alarms": 0.06,
+            "gap": 0.5,
+            "hard_rate": 0.2,
+            "hard_rate_r0": 0.3,
+            "readable": 0.99,
+            "distinct": 0.9,
+            "refused": 50 / 200,
+            "images": 150,
+            "seconds": 40,
+            "images_per_point": 150 / 2,
             "seconds_per_point": 40 / 2,
         }
-    )  # fmt: skip
+    )
 
 
 def test_a_gain_within_the_interval_has_no_price() -> None:
@@ -138,7 +149,8 @@ from pipelines.tracking.runs import Tracker
 def write(home, config, number):
     for tracker in (Tracker(home, config), Tracker(home, config.model_copy(update={"seed": number}))):
         for name in ("r0", "r1", "r2"):
-            tracker.record(tracker.round(name), [(f"figure/{number}", number, step) for step in range(5)] + [("common", 1.5, 0)])
+            points = [(f"figure/{number}", number, step) for step in range(5)] + [("common", 1.5, 0)]
+            tracker.record(tracker.round(name), points)
 
 home = Path(sys.argv[1])
 config = read_config(home.parent / "params.yaml")

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -21,17 +24,29 @@ from kka import detectors, synthesizers
 from kka.errors import Collapse, KkaError
 from kka.images import read_split
 from kka.metrics import auroc
-from kka.project.config import Config
+from kka.project.config import Config, with_values
 from kka.project.presets import edited
 from kka.records import Anomaly, read_records, sha256
+from kka.synthesizers.bank import Synthesizer
 from pipelines import tune
 from pipelines.stage import make_run
-from pipelines.tuning import study
-from pipelines.tuning.confirm import DEFAULTS, Confirmed, best, candidates, confirm, confirmed, describe, jobs, winner
+from pipelines.tuning.confirm import (
+    DEFAULTS,
+    WINNER,
+    Confirmed,
+    best_trials,
+    candidates,
+    confirm,
+    confirmed,
+    jobs,
+    study_report,
+    winner,
+)  # fmt: skip
 from pipelines.tuning.mirror import Mirror
-from pipelines.tuning.space import changed, check_space, defaults, rounded
-from pipelines.tuning.study import folder, open_study, over, work
-from pipelines.tuning.trial import Round, Trials
+from pipelines.tuning.space import check_space, defaults, rounded, suggest
+from pipelines.tuning.study import ended_trials, open_study, revive, study_folder, work
+from pipelines.tuning.trial import RoundResult, Trials, _failure
+from tests.conftest import png
 from tests.pipelines.conftest import ROOT, Drawn, tiny
 
 FOR_EVER = 2e9
@@ -69,8 +84,8 @@ class Paper:
                 raise Collapse(f"align: the adapter of round {name} has fallen apart")
             yield SimpleNamespace(round=name, value=value)
 
-    def look(self, run: Any) -> Round:
-        return Round(run.value, {"readable": 1.0, "distinct": 0.9, "kept": 24.0, "attempts": 30.0})
+    def judge(self, run: Any) -> RoundResult:
+        return RoundResult(run.value, {"readable": 1.0, "distinct": 0.9, "kept": 24.0, "attempts": 30.0})
 
 
 @pytest.fixture
@@ -151,9 +166,9 @@ def test_options_of_a_detector_and_of_a_synthesizer_may_be_searched() -> None:
     }
     check_space(config(tune__space=space), ROOT)
     found = optuna.create_study().ask()
-    values = study.suggest(found, config(tune__space=space))
+    values = suggest(found, config(tune__space=space))
     assert isinstance(values["detect.options.steps"], int) and isinstance(values["detect.options.learning_rate"], float)
-    made = changed(config(tune__space=space), values, seed=7)
+    made = with_values(config(tune__space=space), {**values, "seed": 7})
     assert made.detect.options["steps"] == values["detect.options.steps"] and made.seed == 7
 
 
@@ -172,7 +187,7 @@ def test_what_a_trial_runs_with_is_what_a_winner_writes() -> None:
 def test_a_study_begins_with_params_as_they_are_and_ends_after_its_trials(paper: type[Paper], tmp_path: Path) -> None:
     study = open_study(config(), tmp_path)
     work(study, config(), tmp_path, FOR_EVER)
-    assert len(over(study)) == 6 and rounded(study.trials[0].params) == defaults(config()) == {
+    assert len(ended_trials(study)) == 6 and rounded(study.trials[0].params) == defaults(config()) == {
         "align.beta": 0.3,
         "align.lora.r": 8,
     }
@@ -186,7 +201,7 @@ def test_a_study_begins_with_params_as_they_are_and_ends_after_its_trials(paper:
     assert len(study.trials) == 6
     more = config(tune__trials=8)
     work(open_study(more, tmp_path), more, tmp_path, FOR_EVER)
-    assert len(over(open_study(more, tmp_path))) == 8
+    assert len(ended_trials(open_study(more, tmp_path))) == 8
 
 
 def test_the_same_study_draws_the_same_trials_also_where_it_was_interrupted(paper: type[Paper], tmp_path: Path) -> None:
@@ -256,13 +271,13 @@ def test_an_adapter_that_falls_apart_prunes_its_trial_with_the_reason(paper: typ
 def test_the_best_is_within_its_constraints(
     paper: type[Paper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(self: Paper, run: Any) -> Round:
-        return Round(run.value, {"readable": 0.4 if run.value > 0.6 else 1.0, "distinct": 1.0, "kept": 24.0})
+    def judge(self: Paper, run: Any) -> RoundResult:
+        return RoundResult(run.value, {"readable": 0.4 if run.value > 0.6 else 1.0, "distinct": 1.0, "kept": 24.0})
 
-    monkeypatch.setattr(paper, "look", look)
+    monkeypatch.setattr(paper, "judge", judge)
     asked = config(tune__trials=12)
     work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
-    values = [t.values[0] for t in best(study)]
+    values = [t.values[0] for t in best_trials(study)]
     assert max(t.values[0] for t in study.trials if t.values) > 0.6 >= max(values) and values == sorted(
         values, reverse=True
     )
@@ -278,7 +293,7 @@ def test_a_winner_is_named_by_fresh_seeds_alone(
         lambda found, number: found.align.beta if found.seed < 100 else 1 - found.align.beta + found.seed / 1e4
     )
     work(study := open_study(config(), home), config(), home, FOR_EVER)
-    lucky, second = best(study)[:2]
+    lucky, second = best_trials(study)[:2]
     assert (
         list(candidates(study, config())) == [DEFAULTS, str(lucky.number), str(second.number)] and lucky.values[0] > 0.3
     )
@@ -287,12 +302,11 @@ def test_a_winner_is_named_by_fresh_seeds_alone(
     assert jobs(study, config()) == [] and winner(study, config()) is None
     found = confirmed(study, config())
     assert found[0].name == DEFAULTS and found[0].gain == 0.0
-    assert found[-1].gain == pytest.approx(0.3 - rounded(lucky.params)["align.beta"]) and found[
-        -1
-    ].error == pytest.approx(0, abs=1e-9)
-    assert "No trial is better than the parameters that the study began with." in describe(study, config())
+    assert found[-1].gain == pytest.approx(0.3 - rounded(lucky.params)["align.beta"])
+    assert found[-1].compare(0.95, 2).worse
+    assert "No trial is better than the parameters that the study began with." in study_report(study, config())
     with pytest.raises(KkaError, match="^tune: no trial is better than the parameters that .* stays as it is."):
-        tune.apply(config(), "winner", "in process")
+        tune.apply(config(), WINNER, "in process")
 
 
 def test_a_candidate_that_falls_apart_on_a_fresh_seed_is_out(paper: type[Paper], tmp_path: Path) -> None:
@@ -302,7 +316,7 @@ def test_a_candidate_that_falls_apart_on_a_fresh_seed_is_out(paper: type[Paper],
     work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER)
     confirm(study, config(), tmp_path)
     names = {c.name for c in confirmed(study, config())}
-    out = {str(t.number) for t in best(study)[:2] if t.params["align.beta"] > 0.5}
+    out = {str(t.number) for t in best_trials(study)[:2] if t.params["align.beta"] > 0.5}
     assert out and not out & names and DEFAULTS in names
 
 
@@ -314,12 +328,12 @@ def test_the_winner_goes_into_params_with_its_comments(
     work(study := open_study(config(), home), config(), home, FOR_EVER)
     confirm(study, config(), home)
     found = winner(study, config())
-    assert found is not None and f"Trial {found.name}: +" in describe(study, config())
+    assert found is not None and f"Trial {found.name} over the defaults: +" in study_report(study, config())
     (tmp_path / "params.yaml").write_text((ROOT / "presets" / "blossom.yaml").read_text())
-    tune.apply(config(), "winner", "in process")
+    tune.apply(config(), WINNER, "in process")
     told = capsys.readouterr().out
     values = rounded(study.trials[int(found.name)].params)
-    assert f"+  beta: {values['align.beta']} # how strongly" in told and "better on 3 of 3 fresh seeds" in told
+    assert f"+  beta: {values['align.beta']} # how strongly" in told and "higher on 3 of 3 fresh seeds" in told
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["align"]["beta"] == values["align.beta"]
     with pytest.raises(KkaError, match="^tune: there is no finished trial 99. There are 0, "):
         tune.apply(config(), "99", "in process")
@@ -331,15 +345,15 @@ def test_it_is_applied_once_and_not_before_it_is_confirmed(
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "mlruns"
     with pytest.raises(KkaError, match="^tune: there is no study 'kka'. `kka tune` begins it."):
-        tune.apply(config(), "winner", "in process")
+        tune.apply(config(), WINNER, "in process")
     work(study := open_study(config(), home), config(), home, FOR_EVER)
     (tmp_path / "params.yaml").write_text((ROOT / "presets" / "blossom.yaml").read_text())
     with pytest.raises(
         KkaError, match="^tune: nothing is confirmed on fresh seeds yet. Let `kka tune` come to its end"
     ):
-        tune.apply(config(), "winner", "in process")
+        tune.apply(config(), WINNER, "in process")
     confirm(study, config(), home)
-    tune.apply(config(), "winner", "in process")
+    tune.apply(config(), WINNER, "in process")
     written = (tmp_path / "params.yaml").read_text()
     found = winner(study, config())
     assert found is not None
@@ -348,7 +362,7 @@ def test_it_is_applied_once_and_not_before_it_is_confirmed(
         align__beta=values["align.beta"], align__lora=config().align.lora.model_dump() | {"r": values["align.lora.r"]}
     )
     capsys.readouterr()
-    tune.apply(after, "winner", "in process")
+    tune.apply(after, WINNER, "in process")
     assert (
         tmp_path / "params.yaml"
     ).read_text() == written and f"holds trial {found.name} already" in capsys.readouterr().out
@@ -362,9 +376,9 @@ def test_two_aims_give_a_front_by_the_images_of_each_trial(paper: type[Paper], t
     work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
     assert set(states(study)) == {"COMPLETE"}
     assert all(trial.values[1] == 3 * (24 + trial.params["synthesize.controls"]) for trial in study.trials)
-    front = best(study)
+    front = best_trials(study)
     assert [trial.values[1] for trial in front] == sorted(trial.values[1] for trial in study.best_trials)
-    assert "## The front" in describe(study, asked)
+    assert "## The front" in study_report(study, asked)
     fewer = config(tune__pareto=True, tune__study="fewer", tune__space={"describe.count": {"low": 10, "high": 24}})
     work(study := open_study(fewer, tmp_path), fewer, tmp_path, FOR_EVER)
     assert all(
@@ -382,10 +396,10 @@ def test_a_mistake_that_is_not_the_trials_own_stops_the_study_and_costs_nothing(
     study = open_study(config(), tmp_path)
     with pytest.raises(KkaError, match="Is it up"):
         work(study, config(), tmp_path, FOR_EVER)
-    assert over(study) == [] and states(study) == ["FAIL"]
+    assert ended_trials(study) == [] and states(study) == ["FAIL"]
     paper.value = Paper.value
     work(study, config(), tmp_path, FOR_EVER)
-    assert len(over(study)) == 6
+    assert len(ended_trials(study)) == 6
 
 
 def test_what_memory_does_not_hold_is_given_up_where_others_came_through(paper: type[Paper], tmp_path: Path) -> None:
@@ -407,16 +421,70 @@ def test_what_memory_does_not_hold_is_given_up_where_others_came_through(paper: 
         work(open_study(asked, tmp_path / "none"), asked, tmp_path / "none", FOR_EVER)
 
 
+@pytest.mark.parametrize(
+    ("output", "error"),
+    [
+        ("kka: align: it fell apart\nERROR: failed to run: python, exited with 3", Collapse("align: it fell apart")),
+        ("kka: no such folder\nERROR: failed to run: python, exited with 1", KkaError("no such folder")),
+        ("ERROR: unable to lock", KkaError("dvc exp run: ERROR: unable to lock")),
+        (
+            "Traceback\ntorch.OutOfMemoryError: CUDA out of memory\nERROR: exited with 1",
+            MemoryError("torch.OutOfMemoryError: CUDA out of memory"),
+        ),
+        ("Traceback\nRuntimeError: mat1 and mat2\nERROR: exited with 1", KkaError("dvc exp run: ERROR: exited with 1")),
+    ],
+)
+def test_why_an_experiment_failed_is_told_by_its_output(output: str, error: Exception) -> None:
+    failure = _failure("dvc exp run", output)
+    assert (type(failure), str(failure)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), TypeError("none")])
+def test_an_error_of_the_code_stops_the_study_and_the_confirmation_at_any_time(
+    paper: type[Paper], tmp_path: Path, error: Exception
+) -> None:
+    """It would meet all trials, whether or not some have come through before it."""
+
+    def wrong(found: Config, number: int) -> float:
+        raise error
+
+    work(study := open_study(config(tune__trials=2), tmp_path), config(tune__trials=2), tmp_path, FOR_EVER)
+    paper.value = staticmethod(wrong)
+    with pytest.raises(type(error), match=str(error)):
+        work(study, config(), tmp_path, FOR_EVER)
+    assert len(ended_trials(study)) == 2 and states(study)[-1] == "FAIL"
+    with pytest.raises(type(error), match=str(error)):
+        confirm(study, config(tune__trials=2), tmp_path)
+    assert not [key for key in study.user_attrs if key.startswith("confirm")]
+
+
+def test_a_trial_that_uses_up_the_bank_is_given_up(paper: type[Paper], tmp_path: Path) -> None:
+    pictures = [{"bytes": png(np.full((16, 16, 3), grey, np.uint8)), "path": None} for grey in range(3)]
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    pq.write_table(pa.table({"image": pictures, "caption": ["a fox"] * 3}), archive / "photographs.parquet")
+
+    def hand_out(found: Config, number: int) -> float:
+        Synthesizer(archive=str(archive)).synthesize(["a fox"] * found.align.lora.r, range(found.align.lora.r))
+        return found.align.beta
+
+    paper.value = staticmethod(hand_out)
+    asked = config(tune__space=SPACE | {"align.lora.r": {"choices": [2, 8]}}, tune__sampler="random")
+    work(study := open_study(asked, tmp_path), asked, tmp_path, FOR_EVER)
+    reasons = {t.params["align.lora.r"]: t.user_attrs.get("reason", "") for t in study.trials}
+    assert reasons[2] == "" and reasons[8].startswith("the bank wanted a photograph for 'a fox', got none: all 3 are")
+
+
 def test_a_gain_is_sure_where_chance_would_not_give_the_best_of_several() -> None:
-    over_defaults = [
-        0.01,
-        0.02,
-        0.03,
-    ]  # mean 0.02, standard error 0.00577: t is 3.46, and 4.30 is wanted of one, 6.21 of two
-    found = Confirmed("7", [0.9] * 3, over_defaults)
-    assert (found.gain, found.error) == (pytest.approx(0.02), pytest.approx(0.01 / 3**0.5))
-    assert not found.surely(1) and Confirmed("7", [0.9] * 3, [0.01, 0.012, 0.014]).surely(1)
-    assert not Confirmed("7", [0.9] * 3, [0.010, 0.015, 0.020]).surely(2)
+    """At a two-sided level, as everywhere: of trials that are no better, one study in forty calls one better."""
+    gains = [0.01, 0.02, 0.03]  # mean 0.02, standard error 0.00577: t is 3.46, and 4.30 is wanted of one, 6.21 of two
+    found = Confirmed("7", [0.9] * 3, gains)
+    alone = found.compare(0.95, 1)
+    assert (alone.gain, alone.low) == (pytest.approx(0.02), pytest.approx(0.02 - 4.3027 * 0.01 / 3**0.5, abs=1e-6))
+    assert not alone.better and Confirmed("7", [0.9] * 3, [0.01, 0.012, 0.014]).compare(0.95, 1).better
+    several = Confirmed("7", [0.9] * 3, [0.010, 0.015, 0.020])
+    assert several.compare(0.95, 1).better and not several.compare(0.95, 2).better
+    assert str(several.compare(0.95, 1)) == "+0.0150 (95% interval +0.0026 to +0.0274): better for sure"
 
 
 PROCESS = """
@@ -444,7 +512,7 @@ def test_the_trial_of_a_killed_process_is_tried_again_and_nothing_is_lost(paper:
     )
     study, until = open_study(config(), tmp_path), time.time() + 60
     while (
-        len(over(study)) < 2 and time.time() < until
+        len(ended_trials(study)) < 2 and time.time() < until
     ):  # the quick one has done two, so the other runs the one that is not over
         time.sleep(0.1)
     slow.kill()
@@ -456,18 +524,18 @@ def test_the_trial_of_a_killed_process_is_tried_again_and_nothing_is_lost(paper:
         and again[0].params == failed[0].params
         and again[0].state in (TrialState.COMPLETE, TrialState.PRUNED)
     )
-    assert len(over(study)) == 6 and len(study.trials) == 7
+    assert len(ended_trials(study)) == 6 and len(study.trials) == 7
 
 
 def test_a_trial_that_kills_its_process_each_time_is_given_up(paper: type[Paper], tmp_path: Path) -> None:
     study = open_study(config(), tmp_path)
-    place = folder(config(), tmp_path)
+    place = study_folder(config(), tmp_path)
     (place / "running").mkdir(parents=True)
     for _ in range(3):
         trial = study.ask()
-        study.suggest(trial, config())
+        suggest(trial, config())
         (place / "running" / str(trial.number)).touch()
-        study.revive(study, place, config())
+        revive(study, place, config())
     assert states(study) == ["FAIL"] * 3 and [t.user_attrs.get("tries") for t in study.trials] == [None, 2, 3]
 
 
@@ -482,12 +550,12 @@ def test_a_study_stands_in_mlflow_once(paper: type[Paper], tmp_path: Path) -> No
     )
     work(study := open_study(config(), tmp_path), config(), tmp_path, FOR_EVER)
     confirm(study, config(), tmp_path)
-    place = folder(config(), tmp_path)
+    place = study_folder(config(), tmp_path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # killed while it tells of a trial
-        patch.setattr(Mirror, "_tell", _stop)
+        patch.setattr(Mirror, "_write", _stop)
         Mirror(tmp_path, config()).update(study)
     for _ in range(2):
-        Mirror(tmp_path, config()).finish(study, describe(study, config()), place)
+        Mirror(tmp_path, config()).finish(study, study_report(study, config()), place)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("kka").experiment_id])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
@@ -529,7 +597,7 @@ def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_mad
     judges = trials.prepare()
     assert trials.prepare() == judges and set(read_split(tmp_path / "panel").groups) == {"r1"}
     made = {p.name for p in (tmp_path / "store").iterdir()}
-    (one,) = [trials.look(run) for run in trials.rounds(trials.config, tmp_path / "one")]
+    (one,) = [trials.judge(run) for run in trials.rounds(trials.config, tmp_path / "one")]
     new = {p.name.split("-")[0] for p in (tmp_path / "store").iterdir() if p.name not in made}
     assert new == {
         "baseline",
@@ -540,7 +608,7 @@ def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_mad
     }  # of a seed of its own; the splits are the panel's
     made = {p.name for p in (tmp_path / "store").iterdir()}
     (other,) = [
-        trials.look(run) for run in trials.rounds(changed(trials.config, {"align.beta": 0.9}), tmp_path / "other")
+        trials.judge(run) for run in trials.rounds(with_values(trials.config, {"align.beta": 0.9}), tmp_path / "other")
     ]
     assert one == other and made == {p.name for p in (tmp_path / "store").iterdir()}
     assert 0 < one.auroc <= 1 and one.figures["auroc r1"] == one.auroc and one.figures["kept"] == 24
@@ -551,7 +619,7 @@ def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_mad
     run = make_run(by_labels.config, tmp_path / "one", ["r1"])
     wanted = read_split(tmp_path / "base" / "data" / "splits" / "validation")
     scores = detectors.load(tmp_path / "one" / "data" / "r1" / "detector").score(wanted.images)
-    assert by_labels.look(run).auroc == pytest.approx(auroc(scores, wanted.labels))
+    assert by_labels.judge(run).auroc == pytest.approx(auroc(scores, wanted.labels))
 
 
 @pytest.mark.slow

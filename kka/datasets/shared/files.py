@@ -1,27 +1,25 @@
 """What the data sets on files share: pictures and their captions are found and read, repeats are left out, and a set is
 divided."""
 
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import Field
 from tqdm import tqdm
 
-from kka import images
 from kka.errors import KkaError
-from kka.records import Split, Splits, seed_of, sha256
+from kka.images import DETAIL, UnreadablePicture, open_picture, picture_files, prepare
+from kka.records import Images, Split, Splits, seed_of, sha256
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Levels = Annotated[float, Field(ge=0)]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 FEWEST = 20  # normal pictures below which no boundary can be drawn
 _THUMB = 16  # side of the pictures that are compared for near duplicates
 _SHOWN = 3  # names in a sentence
@@ -42,24 +40,22 @@ class File:
 
 def folder(who: str, option: str, path: str) -> Path:
     """The folder that an option names. Raises KkaError where there is none."""
-    found = Path(path).expanduser()
-    if not found.is_dir():
-        what = "a file" if found.exists() else "no such folder"
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        what = "a file" if place.exists() else "no such folder"
         raise KkaError(
-            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to {Path.cwd()}."
+            f"{who}: {option} wants a folder, got {place}, which is {what}. Its path is relative to {Path.cwd()}."
         )
-    return found
+    return place
 
 
 def pictures(who: str, where: Path) -> list[Path]:
     """All pictures in the folder and those below it, in the order of their names. Raises KkaError where there are
     none."""
-    found = sorted(
-        p for p in where.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
-    if not found:
-        raise KkaError(f"{who}: {where} wants pictures ({', '.join(s[1:] for s in SUFFIXES)}), got none.")
-    return found
+    paths = picture_files(where)
+    if not paths:
+        raise KkaError(f"{who}: {where} wants pictures (png, jpg, tif and what else Pillow reads), got none.")
+    return paths
 
 
 def read(
@@ -67,52 +63,70 @@ def read(
 ) -> tuple[Split, list[Path]]:
     """The pictures that can be read, prepared to `size`, and their files. Those that cannot be are named on the log;
     raises KkaError where they are more than `unreadable_share` of all."""
-    made: list[NDArray[np.uint8]] = []
+    prepared: list[Images] = []
     kept: list[File] = []
+    kinds: list[_Kind] = []
     broken: list[str] = []
-    kinds: Counter[str] = Counter()
-    modes: Counter[str] = Counter()
-    cut: list[float] = []
     for file in tqdm(files, desc="pictures", unit="picture", disable=None, leave=False):
+        if file.data is None and not file.path.exists():
+            raise KkaError(f"{who}: there is no picture {file.path}.")
         try:
-            picture, kind, lost = _read(file, size, squeeze)
-            made.append(picture)
-            kept.append(file)
-            kinds[kind] += 1
-            modes[kind.split()[1]] += 1
-            cut.append(lost)
-        except FileNotFoundError:
-            raise KkaError(f"{who}: there is no picture {file.path}.") from None
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            broken.append(f"{file.path} ({' '.join(str(error).split())[:60]})")
+            picture = open_picture(file.path if file.data is None else file.data, side=DETAIL * size)
+        except UnreadablePicture as error:
+            broken.append(f"{file.path} ({error.reason[:60]})")
+            continue
+        prepared.append(prepare([picture.rgb], size, squeeze=squeeze))
+        kept.append(file)
+        kinds.append(_Kind(picture.width, picture.height, picture.mode, picture.format))
     if broken:
-        sentence = f"{who}: {len(broken)} of {len(files)} pictures cannot be read: {some(broken)}"
-        if len(broken) > unreadable_share * len(files):
-            raise KkaError(
-                f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share})."
-            )
-        _log.warning(sentence)
-    _log.info(f"{who}: as they lie there: {', '.join(f'{n} of {kind}' for kind, n in kinds.most_common(6))}")
-    if (lost := float(np.mean(cut or [0]))) > _CUT and not squeeze:
-        _log.warning(
-            f"{who}: the square in the middle leaves out {lost:.0%} of the pictures: prepare.options.squeeze keeps all of them"
-        )
-    if len(modes) > 1:
-        told = ", ".join(f"{n} of mode {mode}" for mode, n in modes.most_common())
-        _log.warning(
-            f"{who}: pictures of several modes ({told}): what is grey or partly transparent among others is seen as different"
-        )
+        _report_broken(who, broken, len(files), unreadable_share)
+    _report_kinds(who, kinds, squeeze)
     labels = np.array([f.label for f in kept], dtype=np.int64)
-    stacked = np.concatenate(made) if made else np.zeros((0, size, size, 3), np.uint8)
+    stacked = np.concatenate(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8)
     return Split(stacked, tuple(f.caption for f in kept), labels, tuple(f.group for f in kept)), [f.path for f in kept]
 
 
-def _read(file: File, size: int, squeeze: bool) -> tuple[NDArray[np.uint8], str, float]:
-    """The prepared picture, what it was before, and the share of it beyond the square in its middle."""
-    with Image.open(file.path if file.data is None else io.BytesIO(file.data)) as image:
-        kind = f"{image.width}x{image.height} {image.mode} ({image.format})"
-        lost = 1 - min(image.size) / max(image.size)
-        return images.decode(image, size, squeeze=squeeze), kind, lost
+class _Kind(NamedTuple):
+    """What a picture was before it was prepared."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {self.mode} ({self.format})"
+
+    @property
+    def lost(self) -> float:
+        """The share of it beyond the square in its middle."""
+        return 1 - min(self.width, self.height) / max(self.width, self.height)
+
+
+def _report_broken(who: str, broken: Sequence[str], n: int, unreadable_share: float) -> None:
+    sentence = f"{who}: {len(broken)} of {n} pictures cannot be read: {some(broken)}"
+    if len(broken) > unreadable_share * n:
+        raise KkaError(
+            f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share})."
+        )
+    _log.warning(sentence)
+
+
+def _report_kinds(who: str, kinds: Sequence[_Kind], squeeze: bool) -> None:
+    common = Counter(str(kind) for kind in kinds).most_common(6)
+    _log.info(f"{who}: as they lie there: {', '.join(f'{n} of {kind}' for kind, n in common)}")
+    lost = float(np.mean([kind.lost for kind in kinds] or [0]))
+    if lost > _CUT and not squeeze:
+        _log.warning(
+            f"{who}: the square in the middle leaves out {lost:.0%} of the pictures: prepare.options.squeeze keeps all"
+            " of them"
+        )
+    modes = Counter(kind.mode for kind in kinds).most_common()
+    if len(modes) > 1:
+        _log.warning(
+            f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is"
+            " grey or partly transparent among others is seen as different"
+        )
 
 
 def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> NDArray[np.int64]:
@@ -138,12 +152,13 @@ def first_ones(who: str, split: Split, files: Sequence[Path], near: float) -> ND
         )
     if len(kept) < len(split):
         _log.warning(
-            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)} pictures"
+            f"{who}: left out {len(split) - len(rows)} equal and {len(rows) - len(kept)} nearly equal of {len(split)}"
+            " pictures"
         )
     return kept
 
 
-def thumbs(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def thumbs(pictures: Images) -> NDArray[np.float32]:
     """Pictures (n, h, w, 3) made 16x16 small, a row each."""
     small = [
         np.asarray(Image.fromarray(p).resize((_THUMB, _THUMB), Image.Resampling.BOX), dtype=np.float32)
@@ -165,8 +180,8 @@ def _apart(rows: NDArray[np.float32], labels: NDArray[np.int64], near: float) ->
         block = np.arange(start, min(start + 512, len(rows)))
         before = np.flatnonzero(kept[: block[-1] + 1])
         same = alike(rows[block], rows[before], near) & (labels[block, None] == labels[before])
-        for i, found in zip(block, same, strict=True):
-            kept[i] = not kept[before[found & (before < i)]].any()
+        for i, equals in zip(block, same, strict=True):
+            kept[i] = not kept[before[equals & (before < i)]].any()
     return kept
 
 
@@ -177,8 +192,9 @@ def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Spl
     from kka.datasets.shared.captioner import write_captions
 
     normal = np.flatnonzero(split.labels == 0)
-    said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))
-    return replace(split, captions=tuple(said.get(i, caption) for i, caption in enumerate(split.captions)))
+    written = write_captions(captioner, [files[i] for i in normal.tolist()])
+    captions = dict(enumerate(split.captions)) | dict(zip(normal.tolist(), written, strict=True))
+    return replace(split, captions=tuple(captions.values()))
 
 
 @dataclass(frozen=True)
@@ -208,9 +224,11 @@ def divide(who: str, split: Split, seed: int, shares: Shares) -> Splits:
     first = shares.validation / max(shares.validation + shares.test, 1e-9)
     chosen, tested = hold_out(split, np.flatnonzero(split.labels == 1), first, rng)
     return Splits(
-        train=split.take(np.sort(train)), calibration=split.take(np.sort(calibration)),
-        validation=split.take(np.sort(np.concatenate([validation, chosen]))), test=split.take(np.sort(np.concatenate([test, tested]))),
-    )  # fmt: skip
+        train=split.take(np.sort(train)),
+        calibration=split.take(np.sort(calibration)),
+        validation=split.take(np.sort(np.concatenate([validation, chosen]))),
+        test=split.take(np.sort(np.concatenate([test, tested]))),
+    )
 
 
 def divide_tested(split: Split, tested: NDArray[np.bool_], seed: int, calibration: float, validation: float) -> Splits:

@@ -177,11 +177,13 @@ def _pretrained(reference: str) -> nn.Module:
         model, info = AutoModel.from_pretrained(expanduser(reference), dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise KkaError(
-            f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got {_reason(error)}"
+            f"the backbone '{reference}' wants a vision model of transformers with its preprocessor_config.json, got"
+            f" {_reason(error)}"
         ) from None
     if "image_mean" not in processor or not hasattr(model.config, "num_channels"):
         raise KkaError(
-            f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt or DINOv2."
+            f"the backbone '{reference}' is no vision model: name one for pictures alone, such as a ResNet, ConvNeXt"
+            " or DINOv2."
         )
     if any(key.startswith("pooler.") for key in info["missing_keys"]):
         model.pooler = None  # a classifier's checkpoint has none: it would be of random weights, and is not used

@@ -17,6 +17,7 @@ from kka.detectors.shared import state
 from kka.detectors.shared.networks import seeded
 from kka.errors import KkaError
 from kka.log import Log, silent
+from kka.records import Images
 
 Whole = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -70,10 +71,10 @@ class Base:
 
     def fit(
         self,
-        normals: state.Images,
-        anomalies: state.Images | None = None,
+        normals: Images,
+        anomalies: Images | None = None,
         *,
-        generated_normals: state.Images | None = None,
+        generated_normals: Images | None = None,
         log: Log = silent,
     ) -> Self:
         """Learns from uint8 (n, h, w, 3); generated normals are normals. Logs under the detector's name."""
@@ -87,7 +88,7 @@ class Base:
         self.size_ = (normals.shape[1], normals.shape[2])
         return self
 
-    def score(self, images: state.Images) -> NDArray[np.float64]:
+    def score(self, images: Images) -> NDArray[np.float64]:
         """One score a picture of uint8 (n, h, w, 3), shape (n,): higher is more anomalous."""
         state.check_score(self.name, images, self.size_)
         return state.batched(images, self.scorer()).double().numpy()

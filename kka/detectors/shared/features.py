@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from kka.detectors.shared import backbones, state
 from kka.detectors.shared.base import Base, Share, Whole
 from kka.errors import KkaError, StaleFile
+from kka.records import Images
 
-_TILE = 512  # rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
+# rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
+_TILE = 512
 
 
 class Head(nn.Module):
@@ -64,7 +66,7 @@ class Patches(Features):
 
 @dataclass
 class Frozen(Base):
-    """`backbone` is a Hugging Face id, a path, or a factory as kka.detectors.shared.backbones tells; it is not trained and not saved."""
+    """`backbone` is a Hugging Face id, a path, or a factory as `backbones` tells; it is not trained and not saved."""
 
     backbone: str = backbones.BUILT_IN
 
@@ -135,11 +137,12 @@ class Patchwise(Frozen):
         backbone = backbones.load(self.backbone)
         if not self.layers or not all(0 <= i < backbone.depth for i in self.layers):
             raise KkaError(
-                f"the detector '{self.name}': layers wants places from 0 to {backbone.depth - 1} in the backbone's maps, got {self.layers}."
+                f"the detector '{self.name}': layers wants places from 0 to {backbone.depth - 1} in the backbone's"
+                f" maps, got {self.layers}."
             )
         return Patches(backbone, self.layers)
 
-    def score_map(self, images: state.Images) -> NDArray[np.float64]:
+    def score_map(self, images: Images) -> NDArray[np.float64]:
         """How anomalous each place of the pictures is, shape (n, h, w), in the unit of the score; images uint8 (n, h,
         w, 3)."""
         state.check_score(self.name, images, self.size_)

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kka.errors import BrokenFile, KkaError
-from kka.records import read_json, whole_folder, write_json
+from kka.records import Images, read_json, whole_folder, write_json
 
-Images = NDArray[np.uint8]
 BATCH = 64
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
@@ -31,7 +29,8 @@ def check_fit(who: str, normals: Images, anomalies: Images | None, generated_nor
             check_images(f"{who}.fit: {name}", images)
             if images.shape[1:] != normals.shape[1:]:
                 raise KkaError(
-                    f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both alike."
+                    f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both"
+                    " alike."
                 )
 
 
@@ -42,7 +41,8 @@ def check_score(who: str, images: Images, size: tuple[int, int] | None) -> None:
     check_images(f"{who}.score: images", images)
     if tuple(images.shape[1:3]) != size:
         raise KkaError(
-            f"{who}.score wants pictures as large as in its fit, {size[1]}x{size[0]}, got {_size(images)}. Prepare both alike."
+            f"{who}.score wants pictures as large as in its fit, {size[1]}x{size[0]}, got {_size(images)}. Prepare"
+            " both alike."
         )
 
 

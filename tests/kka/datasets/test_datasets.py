@@ -81,3 +81,10 @@ def test_a_split_without_what_it_is_for_is_named(
     else:
         with pytest.raises(KkaError, match=f"^the data set 'parts': {said}.$"):
             datasets.load("parts", 0, 8)
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_what_a_data_set_says_of_its_options_is_of_options_that_it_takes(name: str) -> None:
+    known = registry.keywords(registry.find("kka.datasets", name).load)
+    assert {*datasets.paths(name), *datasets.models(name)} <= set(known)
+    assert not datasets.takes_hub_id(name) or "source" in known

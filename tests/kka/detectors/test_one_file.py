@@ -19,7 +19,8 @@ from kka.detectors.shared.exposure import Exposure
 
 class Small(nn.Sequential):
     def __init__(self) -> None:
-        super().__init__(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(0))
+        layers = nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 1)
+        super().__init__(nn.AdaptiveAvgPool2d(8), nn.Flatten(), *layers, nn.Flatten(0))
 
 
 @dataclass

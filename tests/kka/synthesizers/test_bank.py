@@ -13,7 +13,7 @@ from PIL import Image
 
 from kka import datasets
 from kka.datasets import cifar100
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.images import prepare
 from kka.records import Split, sha256
 from kka.synthesizers import create
@@ -70,7 +70,7 @@ def test_each_photograph_at_most_once_though_it_stands_there_twice(folder: Path)
 
 def test_an_archive_that_is_used_up_is_one_sentence(folder: Path) -> None:
     with pytest.raises(
-        KkaError,
+        Collapse,
         match="^the bank wanted a photograph for 'a fox', got none: all 20 are used up. Lower describe.count, or give",
     ):
         bank(folder).synthesize(["a fox"] * 21, range(21))
@@ -159,7 +159,8 @@ import resource, sys
 from kka.synthesizers.bank import Synthesizer
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = Synthesizer(archive=sys.argv[1], image_size=128)
-print(made.synthesize(["number 3 1234", "number 4 5"], [0, 0]).shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+shape = made.synthesize(["number 3 1234", "number 4 5"], [0, 0]).shape
+print(shape, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     told = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "archive")], capture_output=True, text=True, check=True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kka.errors import KkaError
+from kka.errors import Collapse, KkaError
 from kka.synthesizers.diffusion import Synthesizer
 from tests import standins
 from tests.conftest import photographs
@@ -78,6 +78,6 @@ def test_mistakes_are_one_sentence(models: dict[str, str], tmp_path: Path, monke
     with torch.no_grad():
         made._pipe.vae.decoder.conv_out.weight.fill_(float("nan"))
     with pytest.raises(
-        KkaError, match="^synthesize.options.dtype: .* lost itself in float32. Set it to bfloat16 or float32"
+        Collapse, match="^synthesize.options.dtype: .* lost itself in float32. Set it to bfloat16 or float32"
     ):
         made.synthesize(TEXTS, [1, 2, 3])

@@ -1,4 +1,4 @@
-"""Whoever looks after processes replaces those that are killed, quotes those that stop, and takes all of them along
+"""The conductor of a study replaces those that are killed, quotes those that stop, and takes all of them along
 when it goes."""
 
 import os
@@ -19,7 +19,7 @@ from tests.pipelines.conftest import ROOT, tiny
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in whose file `code` stands what a process does; each start is a line in `starts`."""
-    monkeypatch.setattr(workers, "_LOOK", 0.05)
+    monkeypatch.setattr(workers, "_POLL", 0.05)
     monkeypatch.setattr(workers, "_PAUSE", 0.1)
 
     def start(words: object, config: object, log: Path) -> subprocess.Popen[bytes]:
@@ -92,7 +92,7 @@ def test_mlflow_may_be_away(place: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     (place / "code").write_text("import pathlib; pathlib.Path('done-1').touch()")
     look_after(["--worker", "trials"], tiny(), place, lambda: done(place, 1), refuse)
-    assert "MLflow was not told: database is locked" in capsys.readouterr().err
+    assert "MLflow did not take it: database is locked" in capsys.readouterr().err
 
 
 def test_processes_end_with_the_one_that_looks_after_them(tmp_path: Path) -> None:
@@ -100,7 +100,8 @@ def test_processes_end_with_the_one_that_looks_after_them(tmp_path: Path) -> Non
     code = (
         "import subprocess, sys, time\n"
         "child = 'import os, subprocess, sys, time; from pipelines.tuning.workers import follow; follow(os.getppid());"
-        ' print(os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True); time.sleep(60)\'\n'
+        ' print(os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True);'
+        " time.sleep(60)'\n"
         "subprocess.Popen([sys.executable, '-c', child], start_new_session=True); time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)

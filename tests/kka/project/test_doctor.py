@@ -73,14 +73,24 @@ def test_unknown_names_fail_with_a_suggestion(project: Path) -> None:
     ]
 
 
+def test_an_unknown_data_set_is_one_finding(project: Path) -> None:
+    path = project / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("dataset: blossom", "dataset: blosom"), encoding="utf-8")
+    found = [f for f in examine(project) if f.mark == "fail"]
+    assert [(f.what, f.detail) for f in found] == [("prepare", "kka/datasets has no 'blosom'. Did you mean 'blossom'?")]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         (["prepare.options.normal=nowhere"], "normal nowhere: no such folder or file"),
         (["prepare.options.normal=.git", "prepare.options.anomalies=bad"], "anomalies bad: no such folder or file"),
-        (["prepare.options.normals=.git"], "prepare: folder has the unknown option 'normals'. Did you mean 'normal'?"),
-        (["detect.options.stpes=5"], "detect: simplenet has the unknown option 'stpes'. Did you mean 'steps'?"),
-        (["synthesize.options.steps=many"], "synthesize: diffusion: steps wants a valid integer, got 'many'."),
+        (
+            ["prepare.options.normals=.git"],
+            "the data set 'folder' has the unknown option 'normals'. Did you mean 'normal'?",
+        ),
+        (["detect.options.stpes=5"], "the detector 'simplenet' has the unknown option 'stpes'. Did you mean 'steps'?"),
+        (["synthesize.options.steps=many"], "the synthesizer 'diffusion': steps wants a valid integer, got 'many'."),
     ],
 )
 def test_options_and_folders_that_are_not_there_fail(project: Path, changes: list[str], said: str) -> None:
@@ -176,7 +186,7 @@ def test_a_run_that_cannot_end_does_not_begin(cache: Path, capsys: pytest.Captur
     raw["prepare"]["options"]["source"] = "some/flowers"
     raw["synthesize"]["options"]["strength"] = 7
     with pytest.raises(
-        KkaError, match="^synthesize: synthesize: diffusion: strength wants less than or equal to 1, got 7"
+        KkaError, match="^synthesize: the synthesizer 'diffusion': strength wants less than or equal to 1, got 7"
     ):
         doctor.preflight(check_config(raw), cache)
     raw["synthesize"]["options"]["strength"] = 0.7

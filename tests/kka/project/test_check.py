@@ -42,7 +42,9 @@ def test_what_will_cause_trouble_is_warned_of(splits: Splits) -> None:
     warned = [line for line in said(leak) if not line.startswith("ok")]
     assert len(warned) == 7
     for words in (
-        "distinct ones say little of what is normal", "300 pictures stand in validation and in test", "look nearly like one of another",
+        "distinct ones say little of what is normal", "300 pictures stand in validation and in test", "look nearly"
+                                                                                                      " like one of"
+                                                                                                      " another",
         "40 normals are few to learn from", "30 normals set the threshold", "validation      holds no real anomalies",
         "test            holds no real anomalies",
     ):  # fmt: skip

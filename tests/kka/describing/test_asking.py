@@ -2,16 +2,19 @@
 says."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from kka.confusion import Guard
 from kka.datasets import blossom
-from kka.describing.writer import GumbelNoise, Sampling, Writer, blank_adapter, clean, collect, instruct, key
+from kka.describing.adapters import is_blank, write_blank
+from kka.describing.asking import Asker, Sampling, Thresholds, clean, key, summary
+from kka.describing.writer import GumbelNoise, Lora, Writer, save_adapter
 from kka.errors import KkaError
 from kka.mini.lm import PROMPT
+from kka.records import Description
 
 MODEL = "kka/mini/lm"
 SAMPLING = Sampling(instruction=PROMPT, examples=0, temperature=1.0, max_new_tokens=40, batch_size=16)
@@ -20,7 +23,7 @@ SAMPLING = Sampling(instruction=PROMPT, examples=0, temperature=1.0, max_new_tok
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
-    blank_adapter(MODEL, folder, r=4, alpha=8, dropout=0.0, target_modules="all-linear", seed=0)
+    save_adapter(Writer.load(MODEL, lora=Lora(r=4, alpha=8), seed=0).model, folder)
     return folder
 
 
@@ -36,10 +39,9 @@ def normals():
 
 
 @pytest.fixture(scope="module")
-def guard(writer, normals):
+def asker(writer, normals):
     train, calibration = normals
-    likelihoods = writer.likelihoods([PROMPT] * len(calibration), calibration)
-    return Guard.fit(train, calibration, likelihoods, normal_quantile=0.05, readable_quantile=0.02, readable_margin=3.0)
+    return Asker.fit(writer, SAMPLING, train, calibration, range(len(calibration)), Thresholds())
 
 
 def say(writer, seeds):
@@ -91,31 +93,29 @@ def test_likelihoods_do_not_depend_on_their_batch(writer, normals):
     assert len(writer.likelihoods([], [])) == 0
 
 
-class TestCollect:
-    def run(self, writer, guard, normals, **options):
-        arguments = {"count": 20, "attempts": 200, "earlier": [], "seed": 1} | options
-        sampling = arguments.pop("sampling", SAMPLING)
-        return collect(writer, guard, sampling, normals[0], **arguments)
+class TestAsk:
+    def run(self, asker, **options):
+        return asker.ask(**({"count": 20, "attempts": 200, "seed": 1} | options))
 
-    def test_it_ends_with_the_wanted_number_and_keeps_anomalies_only(self, writer, guard, normals):
-        found = self.run(writer, guard, normals)
+    def test_it_ends_with_the_wanted_number_and_keeps_anomalies_only(self, asker):
+        found = self.run(asker)
         kept = [d.text for d in found if d.outcome == "kept"]
         assert len(kept) == 20 == len({key(t) for t in kept}) and found[-1].outcome == "kept"
         assert 0 not in blossom.text_distances(kept)
 
-    def test_it_does_not_depend_on_the_batch_size(self, writer, guard, normals):
+    def test_it_does_not_depend_on_the_batch_size(self, asker):
         other = Sampling(PROMPT, 0, 1.0, 40, batch_size=7)
-        assert self.run(writer, guard, normals, sampling=other) == self.run(writer, guard, normals)
+        assert self.run(replace(asker, sampling=other)) == self.run(asker)
 
-    def test_what_earlier_rounds_said_is_a_duplicate(self, writer, guard, normals):
-        first = self.run(writer, guard, normals)
-        again = self.run(writer, guard, normals, earlier=[d.text.upper() for d in first])
+    def test_what_earlier_rounds_said_is_a_duplicate(self, asker):
+        first = self.run(asker)
+        again = self.run(asker, earlier=[d.text.upper() for d in first])
         assert {d.outcome for d in again[: len(first)]} <= {"duplicate", "normal", "unreadable"}
 
-    def test_the_cap_on_attempts_holds(self, writer, guard, normals):
-        assert len(self.run(writer, guard, normals, count=1000, attempts=23)) == 23
+    def test_the_cap_on_attempts_holds(self, asker):
+        assert len(self.run(asker, count=1000, attempts=23)) == 23
 
-    def test_normal_and_garbled_texts_are_counted_and_not_kept(self, guard, normals, monkeypatch, writer):
+    def test_normal_and_garbled_texts_are_counted_and_not_kept(self, asker, normals, monkeypatch):
         said = [
             normals[0][0],
             "petals petals petals",
@@ -123,7 +123,7 @@ class TestCollect:
             "",
         ]
         monkeypatch.setattr(Writer, "describe", lambda self, prompts, seeds, **_: said[: len(prompts)])
-        found = self.run(writer, guard, normals, count=4, attempts=4)
+        found = self.run(asker, count=4, attempts=4)
         assert [d.outcome for d in found] == ["normal", "unreadable", "kept", "unreadable"]
 
 
@@ -145,9 +145,18 @@ def test_surface_marks_are_cleaned_off(raw, text):
 def test_examples_are_drawn_anew_for_each_prompt():
     sampling = Sampling("Normal:\n{examples}\nAnomaly:", 2, 1.0, 40, 16)
     captions = [f"caption {i}" for i in range(50)]
-    prompts = {instruct(sampling, captions, seed) for seed in range(5)}
-    assert len(prompts) == 5 and all(p.count("caption") == 2 for p in prompts)
-    assert instruct(sampling, captions, 1) == instruct(sampling, captions, 1)
+    prompts = sampling.prompts(captions, range(5))
+    assert len(set(prompts)) == 5 and all(p.count("caption") == 2 for p in prompts)
+    assert sampling.prompts(captions, [1]) == [prompts[1]]
+
+
+def test_a_summary_counts_outcomes_and_their_fractions():
+    outcomes = ["kept", "kept", "normal", "duplicate", "unreadable"]
+    texts = ["a red gear", "a bent gear", "a gear", "A RED gear.", "gear gear"]
+    made = [Description(str(i), t, o, 0.0, 0.0) for i, (t, o) in enumerate(zip(texts, outcomes, strict=True))]
+    counts = {"attempts": 5, "kept": 2, "normal": 1, "unreadable": 1, "duplicate": 1}
+    assert summary(made) == counts | {"readable": 4 / 5, "distinct": 3 / 4}
+    assert summary([]) == dict.fromkeys(counts, 0) | {"readable": 0.0, "distinct": 0.0}
 
 
 class TestAdapter:
@@ -157,14 +166,23 @@ class TestAdapter:
         assert say(writer, [1, 2, 3]) == bare
 
     def test_the_same_seed_writes_the_same_bytes(self, adapter, tmp_path):
-        blank_adapter(MODEL, tmp_path / "a", r=4, alpha=8, dropout=0.0, target_modules="all-linear", seed=0)
+        save_adapter(Writer.load(MODEL, lora=Lora(r=4, alpha=8), seed=0).model, tmp_path / "a")
         for file in sorted(adapter.iterdir()):
             assert (tmp_path / "a" / file.name).read_bytes() == file.read_bytes()
+
+    def test_a_blank_folder_gives_a_fresh_adapter_of_the_asked_shape(self, tmp_path, adapter):
+        write_blank(tmp_path)
+        assert is_blank(tmp_path) and not is_blank(adapter)
+        made = Writer.load(MODEL, tmp_path, lora=Lora(r=2), seed=7)
+        again = Writer.load(MODEL, lora=Lora(r=2), seed=7)
+        weights, others = ({n: p for n, p in w.model.named_parameters() if "lora" in n} for w in (made, again))
+        assert all(torch.equal(value, others[name]) for name, value in weights.items())
+        assert {p.shape[0] for n, p in weights.items() if "lora_A" in n} == {2}
 
     def test_a_corrupt_adapter_is_named(self, adapter, tmp_path):
         shutil.copytree(adapter, tmp_path / "broken")
         (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"nonsense")
-        with pytest.raises(KkaError, match=r"broken: wanted a LoRA adapter, got .* run the stage that writes it again"):
+        with pytest.raises(KkaError, match=r"broken: wanted a LoRA adapter, got "):
             Writer.load(MODEL, tmp_path / "broken")
 
     def test_a_missing_adapter_is_named(self, tmp_path):
@@ -174,4 +192,4 @@ class TestAdapter:
 
 def test_an_unknown_model_is_named(tmp_path):
     with pytest.raises(KkaError, match=r"describe.model: wanted a causal language model .* got './no-such-model'"):
-        blank_adapter("./no-such-model", tmp_path, r=4, alpha=8, dropout=0.0, target_modules="all-linear", seed=0)
+        Writer.load("./no-such-model", tmp_path)

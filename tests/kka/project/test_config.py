@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from kka.errors import KkaError
-from kka.project.config import check_config, read_config
+from kka.project.config import check_config, lookup, read_config, with_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,3 +78,13 @@ def test_files_that_are_missing_or_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("- a")
     with pytest.raises(KkaError, match="wanted sections such as `describe:`, got list"):
         read_config(tmp_path / "params.yaml")
+
+
+def test_values_are_looked_up_and_set_by_dotted_paths() -> None:
+    config = check_config(raw())
+    other = with_values(config, {"seed": 3, "align.lora.r": 4, "detect.options.steps": 9})
+    assert [lookup(other.model_dump(), path) for path in ("seed", "align.lora.r", "detect.options.steps")] == [3, 4, 9]
+    assert (config.align.lora.r, config.detect.options) == (8, {})
+    assert lookup(config.model_dump(), "detect.options.steps") is None is lookup({"a": 1}, "a.b")
+    with pytest.raises(KkaError, match="^params.yaml: align.lora.r: input should be greater than or equal to 1, got 0"):
+        with_values(config, {"align.lora.r": 0})

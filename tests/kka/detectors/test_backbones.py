@@ -193,7 +193,8 @@ def test_the_fingerprint_tells_weights_apart(factory):
         ("kka_has_none.such:two", "No module named 'kka_has_none'"),
         (
             "{folder}",
-            "wants a vision model of transformers with its preprocessor_config.json, got OSError: Can.t load image processor",
+            "wants a vision model of transformers with its preprocessor_config.json, got OSError: Can.t load image"
+            " processor",
         ),
         ("kka/mini/lm", "wants a vision model of transformers"),
     ],
