@@ -132,13 +132,8 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
     except Exception as error:  # of torch, onnxscript, onnx or protobuf, each of its own kind
         reason = " ".join(str(error).split())[:160]
         raise KkaError(
-<<<<<<< HEAD
-            f"export: the detector '{scorer.name}' cannot be made an ONNX file of at most 2 GB ({reason}). Use `kka"
-            " predict`."
-=======
             f"export: the detector '{scorer.name}' cannot be made an ONNX file of at most 2 GB ({reason}). Use"
             " `kka predict`."
->>>>>>> heads/data
         ) from error
     return content
 
@@ -156,13 +151,8 @@ def _compared(scorer: Scorer, content: bytes, pictures: Images) -> float:
         if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
             raise KkaError(
                 f"export: the ONNX file's scores differ from the detector's by up to {apart.max():.2g} on pictures of"
-<<<<<<< HEAD
-                f" {width}x{height}"
-                f" pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is written. Use `kka predict`."
-=======
                 f" {width}x{height} pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is"
                 " written. Use `kka predict`."
->>>>>>> heads/data
             )
         worst = max(worst, float(apart.max()))
     return worst

@@ -72,20 +72,12 @@ def _captions(splits: Splits) -> Iterator[Finding]:
     )
     if len(distinct) < 10:
         yield Finding(
-<<<<<<< HEAD
-            "warn", "captions", f"{len(distinct)} distinct ones say little of what is normal: the language model can"
-                                " only guess, and the"
-            " guard hardly refuses anything. Ten different ones would do; folder and mvtec can have them written"
-            " (captioner)",
-        )  # fmt: skip
-=======
             "warn",
             "captions",
             f"{len(distinct)} distinct ones say little of what is normal: the language model can only guess, and the"
             " guard hardly refuses anything. Ten different ones would do; folder and mvtec can have them written"
             " (captioner)",
         )
->>>>>>> heads/data
 
 
 def _repeats(splits: Splits) -> Iterator[Finding]:
@@ -101,14 +93,9 @@ def _repeats(splits: Splits) -> Iterator[Finding]:
     (a, b), most = near.most_common(1)[0]
     if most:
         yield Finding(
-<<<<<<< HEAD
-            "warn", "repeats", f"{sum(near.values())} pictures of one split look nearly like one of another, most of"
-                               f" them in {a} and {b}"
-=======
             "warn",
             "repeats",
             f"{sum(near.values())} pictures of one split look nearly like one of another, most of them in {a} and {b}"
->>>>>>> heads/data
             f" ({most}). With a fixed camera that is natural",
         )
     else:

@@ -189,12 +189,7 @@ def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[st
     if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
         yield (
             f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal"
-<<<<<<< HEAD
-            " pictures of"
-            " the training. Look whether camera, crop and size are the same"
-=======
             " pictures of the training. Look whether camera, crop and size are the same"
->>>>>>> heads/data
         )
 
 

@@ -162,18 +162,11 @@ def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
     except Exception as error:  # no network, a proxy, a hub that is ill: each means that it cannot be fetched now
         reason = type(error).__name__
         return Finding(
-<<<<<<< HEAD
-            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached"
-                          f" ({reason}). Go online"
-            " once, or name a folder",
-        )  # fmt: skip
-=======
             "fail",
             what,
             f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached ({reason}). Go"
             " online once, or name a folder",
         )
->>>>>>> heads/data
     return Finding(
         "warn", what, f"{where}: not in the Hugging Face cache: the first run fetches it, {_size(files):.1f} GB"
     )

@@ -107,7 +107,8 @@ class Synthesizer:
             arguments["negative_prompt"] = [self.negative_prompt] * len(texts)
         with torch.inference_mode():
             out = self._pipe(
-                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np", **arguments,
+                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np",
+                **arguments,
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
             )  # fmt: skip
         if not np.isfinite(out.images).all():

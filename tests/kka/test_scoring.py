@@ -2,6 +2,8 @@
 
 import csv
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,13 +103,29 @@ def test_many_pictures_are_scored_in_order_whichever_thread_is_done_first(tmp_pa
     for path in (broken := [paths[5], *paths[128:192], paths[519]]):
         path.write_bytes(b"nothing")
     detector: Any = Mean()
-    scorer, threads, unreadable = Scorer(detector, np.array([1.0]), 16, False), torch.get_num_threads(), list[str]()
+    scorer, unreadable = Scorer(detector, np.array([1.0]), 16, False), list[str]()
     found = list(scorer.score(paths, unreadable))
     assert [f.path for f in found] == [p for p in paths if p not in broken]
     assert [f.score for f in found] == [int(f.path.stem) % 256 for f in found]
     assert [u.split(" (")[0] for u in unreadable] == [str(p) for p in broken]
-    next(scorer.score(paths, []))  # a caller that stops early leaves torch as it was
-    assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_caller_that_stops_early_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    """What one thread sets is what every later one begins with."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "0.png")
+    detector: Any = SimpleNamespace(score=lambda images: images.mean((1, 2, 3), dtype=np.float64))
+    next(Scorer(detector, np.array([1.0]), 16, False).score([tmp_path / "0.png"] * 520, []))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 4
 
 
 @pytest.mark.parametrize(

@@ -34,28 +34,14 @@ def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequen
         if name is None and not file.label:
             lacking = sum(not f.label and captions.keys().isdisjoint(n) for f, n in zip(files, names, strict=True))
             raise KkaError(
-<<<<<<< HEAD
-                f"{who}: captions {source} has '{said[0]}', which is {file.path} and another one. Write"
-                f" '{next(iter(own))}'."
-=======
                 f"{who}: captions {source} has none for {file.path}, by its path below"
                 f" {' or '.join(str(r) for r in roots)}, or by its name where no other picture has it; {lacking} of"
                 f" {sum(not f.label for f in files)} normal pictures lack one, and it has {len(captions)}, such as"
                 f" '{next(iter(captions), '')}'. Every normal picture wants one, or leave the option captions out."
->>>>>>> heads/data
             )
         if name is not None and claims[name] > 1:
             raise KkaError(
-<<<<<<< HEAD
-                f"{who}: captions {source} has none for {file.path}, by its path below"
-                f" {' or '.join(str(r) for r in roots)}, or by its"
-                f" name where no other picture has it; {lacking} of {sum(not f.label for f in files)} normal pictures"
-                " lack one, and it has"
-                f" {len(found)}, such as '{next(iter(found), '')}'. Every normal picture wants one, or leave the"
-                " option captions out."
-=======
                 f"{who}: captions {source} has '{name}', which is {file.path} and another one. Write '{own[0]}'."
->>>>>>> heads/data
             )
         used.add(name)
         with_captions.append(replace(file, caption=default if name is None else captions[name]))
@@ -103,14 +89,6 @@ def _from_json(who: str, source: Path) -> dict[str, str]:
         isinstance(item, dict) and isinstance(item.get("file"), str) for item in content
     ):
         merged: dict[str, list[Any]] = {}
-<<<<<<< HEAD
-        for row in found:
-            one = row.get("captions", row.get("caption"))
-            merged.setdefault(row["file"], []).extend(one if isinstance(one, list) else [one])
-        found = merged
-    said = {name: _joined(value) for name, value in found.items()} if isinstance(found, dict) else {}
-    if not said or not all(isinstance(v, str) for v in said.values()):
-=======
         for item in content:
             captions = item.get("captions", item.get("caption"))
             merged.setdefault(item["file"], []).extend(captions if isinstance(captions, list) else [captions])
@@ -118,7 +96,6 @@ def _from_json(who: str, source: Path) -> dict[str, str]:
     items = content.items() if isinstance(content, dict) else []
     listed = {name: value if isinstance(value, list) else [value] for name, value in items}
     if not listed or not all(isinstance(caption, str) for captions in listed.values() for caption in captions):
->>>>>>> heads/data
         raise KkaError(f"{wanted}, each caption a string or a list of strings, got others.")
     return {name: "\n".join(captions) for name, captions in listed.items()}
 

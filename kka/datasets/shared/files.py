@@ -125,12 +125,7 @@ def _report_kinds(who: str, kinds: Sequence[_Kind], squeeze: bool) -> None:
     if len(modes) > 1:
         _log.warning(
             f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is"
-<<<<<<< HEAD
-            " grey or"
-            " partly transparent among others is seen as different"
-=======
             " grey or partly transparent among others is seen as different"
->>>>>>> heads/data
         )
 
 
