@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from kka.errors import KkaError
 from kka.project import presets
-from kka.project.config import Config
+from kka.project.config import Config, with_values
 from pipelines.track import bring_all
 from pipelines.tracking import database
 from pipelines.tracking.database import connect
@@ -32,13 +32,12 @@ from pipelines.tracking.live import Reader
 from pipelines.tracking.provenance import _cache, _restore, _states, describe, replay
 from pipelines.tracking.reconcile import Costs, RoundRecord, bring_up_to_date, headline
 from pipelines.tracking.runs import Tracker, title
-from pipelines.tuning.space import changed
 from tests.conftest import ROOT
 from tests.pipelines.conftest import tiny
 
 
 def blossom(**changes: Any) -> Config:
-    return changed(presets.config("blossom"), {path.replace("__", "."): value for path, value in changes.items()})
+    return with_values(presets.config("blossom"), {path.replace("__", "."): value for path, value in changes.items()})
 
 
 def test_a_parent_is_named_by_what_differs_from_the_nearest_preset() -> None:
