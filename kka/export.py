@@ -63,8 +63,8 @@ class Prepared(nn.Module):
         centres = (whole - part) // 2 + (torch.arange(self.side, dtype=torch.float64) + 0.5) * scale
         x = ((torch.arange(whole, dtype=torch.float64) + 0.5 - centres[:, None]) / scale.clamp_min(1)).abs()
         near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
-        found = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-        weights: Tensor = (found / found.sum(1, keepdim=True) * 2**_BITS).round() / 2**_BITS
+        window = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+        weights: Tensor = (window / window.sum(1, keepdim=True) * 2**_BITS).round() / 2**_BITS
         return weights
 
 
@@ -94,7 +94,7 @@ def facts(scorer: Scorer) -> dict[str, str]:
 
     scores, n = scorer.calibration, len(scorer.calibration)
     above = int(0.05 * (n + 1) + 1e-9)  # the picture itself and the normals that may score as high
-    found = {
+    properties = {
         "detector": scorer.name,
         "image_size": str(scorer.image_size),
         "squeeze": json.dumps(scorer.squeeze),
@@ -102,7 +102,7 @@ def facts(scorer: Scorer) -> dict[str, str]:
         "kka": __version__,
         "pillow": PIL.__version__,
     }
-    return found | ({"threshold": repr(float(scores[n - above]))} if above else {})
+    return properties | ({"threshold": repr(float(scores[n - above]))} if above else {})
 
 
 def _converted(scorer: Scorer, calibration: Images) -> bytes:
@@ -132,8 +132,8 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
     except Exception as error:  # of torch, onnxscript, onnx or protobuf, each of its own kind
         reason = " ".join(str(error).split())[:160]
         raise KkaError(
-            f"export: the detector '{scorer.name}' cannot be made an ONNX file of at most 2 GB ({reason}). Use `kka"
-            " predict`."
+            f"export: the detector '{scorer.name}' cannot be made an ONNX file of at most 2 GB ({reason}). Use"
+            " `kka predict`."
         ) from error
     return content
 
@@ -151,8 +151,8 @@ def _compared(scorer: Scorer, content: bytes, pictures: Images) -> float:
         if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
             raise KkaError(
                 f"export: the ONNX file's scores differ from the detector's by up to {apart.max():.2g} on pictures of"
-                f" {width}x{height}"
-                f" pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is written. Use `kka predict`."
+                f" {width}x{height} pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is"
+                " written. Use `kka predict`."
             )
         worst = max(worst, float(apart.max()))
     return worst

@@ -25,7 +25,7 @@ _WORKERS = 4  # threads at most; each holds a batch's activations in memory
 
 @dataclass(frozen=True)
 class Scored:
-    """What is said of one picture; `p_value` is the share of normals that look at least as anomalous, between 0 and
+    """The score of one picture; `p_value` is the share of normals that look at least as anomalous, between 0 and
     1."""
 
     path: Path
@@ -67,9 +67,8 @@ class Scorer:
         score_map = getattr(self.detector, "score_map", None)
         if score_map is None:
             return None
-        found = score_map(images)
         low, high = self.calibration[0], self.calibration[-1]
-        return heat_map(images, (found - low) / max(high - low, 1e-9))
+        return heat_map(images, (score_map(images) - low) / max(high - low, 1e-9))
 
     def score(self, paths: Sequence[Path], unreadable: list[str]) -> Iterator[Scored]:
         """Scores pictures in their order, a few batches in memory at a time; those that cannot be read are added to
@@ -77,31 +76,29 @@ class Scorer:
         from kka.detectors.shared.backbones import is_factory
 
         batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-        alone = is_factory(
-            getattr(self.detector, "backbone", "")
-        )  # a module of the user's own may keep in itself what it computes
-        for found, errors in map(self._batch, batches) if alone else _ahead(self._batch, batches):
+        # a backbone of the user's own may keep in itself what it computes: it is not asked by several threads at once
+        alone = is_factory(getattr(self.detector, "backbone", ""))
+        for scored, errors in map(self._batch, batches) if alone else _ahead(self._batch, batches):
             unreadable += errors
-            yield from found
+            yield from scored
 
     def _batch(self, paths: Sequence[Path]) -> tuple[list[Scored], list[str]]:
-        """What is said of the pictures that can be read, and of those that cannot."""
-        read = [(path, self._read(path)) for path in paths]
-        errors = [f"{path} ({found})" for path, found in read if isinstance(found, str)]
-        kept = [(path, found) for path, found in read if not isinstance(found, str)]
-        if not kept:
+        """The pictures that can be read, scored; and the others, with the reason."""
+        readable: list[Path] = []
+        pictures: list[Images] = []
+        errors: list[str] = []
+        for path in paths:
+            try:
+                pictures.append(read_picture(path, self.image_size, squeeze=self.squeeze))
+                readable.append(path)
+            except UnreadablePicture as error:
+                errors.append(f"{path} ({error.reason})")
+        if not pictures:
             return [], errors
-        images = np.concatenate([found for _, found in kept])
+        images = np.concatenate(pictures)
         scores = self.detector.score(images)
-        rows = zip((path for path, _ in kept), scores.tolist(), self.p_values(scores).tolist(), images, strict=True)
-        return [Scored(*row) for row in rows], errors
-
-    def _read(self, path: Path) -> Images | str:
-        """The prepared picture, or why there is none."""
-        try:
-            return read_picture(path, self.image_size, squeeze=self.squeeze)
-        except UnreadablePicture as error:
-            return error.reason
+        columns = zip(readable, scores.tolist(), self.p_values(scores).tolist(), images, strict=True)
+        return [Scored(*values) for values in columns], errors
 
 
 def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -126,15 +123,15 @@ def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 def pictures(places: Sequence[Path]) -> list[Path]:
     """The files that are named, and all pictures in the folders that are. Raises KkaError for a place that is not there
     or empty."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for place in places:
         if place.is_dir():
             inside = picture_files(place)
             if not inside:
                 raise KkaError(f"predict: the folder {place} holds no pictures.")
-            found += inside
+            paths += inside
         elif place.exists():
-            found.append(place)
+            paths.append(place)
         else:
             raise KkaError(f"predict: there is no file or folder {place}.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from kka.errors import KkaError, out_of_space
-from kka.project.cli import Guard
+from kka.project.commands import Guard
 from kka.project.config import Config, check_config, read_config
 from kka.project.doctor import preflight
 from kka.project.presets import edited

@@ -109,8 +109,8 @@ def withheld(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 def captions(rows: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
     """One sentence a flower, its template drawn at random."""
     chosen = rng.integers(len(TEMPLATES), size=len(rows))
-    said = [{k: values[v] for (k, values), v in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
-    return [TEMPLATES[t].format(**words) for t, words in zip(chosen, said, strict=True)]
+    attributes = [{k: values[v] for (k, values), v in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
+    return [TEMPLATES[t].format(**words) for t, words in zip(chosen, attributes, strict=True)]
 
 
 def parse(text: str) -> tuple[int, ...] | None:

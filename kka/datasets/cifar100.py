@@ -182,10 +182,10 @@ def _draw(
     names: NDArray[np.str_], classes: Sequence[str], n: int, rng: np.random.Generator, what: str
 ) -> NDArray[np.int64]:
     """`n` rows of the classes at random."""
-    found = rng.permutation(np.flatnonzero(np.isin(names, list(classes))))
-    if len(found) < n:
-        raise KkaError(f"cifar100: wanted {n} and got {len(found)} {what}.")
-    return found[:n]
+    drawn = rng.permutation(np.flatnonzero(np.isin(names, list(classes))))
+    if len(drawn) < n:
+        raise KkaError(f"cifar100: wanted {n} and got {len(drawn)} {what}.")
+    return drawn[:n]
 
 
 def _split(
@@ -205,11 +205,12 @@ def _photographs(source: str) -> tuple[Photographs, Photographs]:
     that stands in the test file too, or twice in the training file, is left out, so that none can straddle two
     splits."""
     (train, train_names), (test, test_names) = (_decode(source, *_read(source, part)) for part in ("train", "test"))
-    seen, kept = {sha256(p) for p in test}, []
+    earlier, kept = {sha256(photograph) for photograph in test}, []
     for i, photograph in enumerate(train):
-        if (digest := sha256(photograph)) not in seen:
-            seen.add(digest)
+        digest = sha256(photograph)
+        if digest not in earlier:
             kept.append(i)
+        earlier.add(digest)
     return (train[kept], train_names[kept]), (test, test_names)
 
 

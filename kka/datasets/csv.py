@@ -64,27 +64,25 @@ def _merged(path: Path, rows: Sequence[dict[str, str]], caption: str) -> tuple[l
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, where = row["file"], f"csv: {path}, line {number}"
-        label, said, part = (
-            _label(where, row.get("label", "normal")),
-            lines(row.get("caption", "")),
-            row.get("part", ""),
-        )
+        label, own = _label(where, row.get("label", "normal")), lines(row.get("caption", ""))
+        part = row.get("part", "")
         if part not in ("", *PARTS):
             raise KkaError(f"{where}: part wants {', '.join(PARTS)}, got '{part}'.{suggestion(part, list(PARTS))}")
         group = row.get("group", "") or ("anomaly" if label else "normal")
-        file = File(path.parent / name, label, group, said)
+        file = File(path.parent / name, label, group, own)
         if name in files:
             before = files[name]
             if (before.label, before.group, parts[name]) != (label, group, part):
                 raise KkaError(f"{where}: {name} stands there twice, with another label, group or part.")
-            file = File(before.path, label, group, f"{before.caption}\n{said}".strip())
+            file = File(before.path, label, group, f"{before.caption}\n{own}".strip())
         files[name], parts[name] = file, part
-    if any(parts.values()) and (without := [n for n, p in parts.items() if not p]):
+    without = [name for name, part in parts.items() if not part]
+    if without and any(parts.values()):
         raise KkaError(f"csv: {path}: every picture wants a part, or none; {without[0]} has none.")
     return [f if f.caption else File(f.path, f.label, f.group, caption) for f in files.values()], list(parts.values())
 
 
 def _label(where: str, text: str) -> int:
-    if (label := LABELS.get(text.lower())) is None:
+    if text.lower() not in LABELS:
         raise KkaError(f"{where}: label wants one of {', '.join(LABELS)}, got '{text}'.")
-    return label
+    return LABELS[text.lower()]

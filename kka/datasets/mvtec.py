@@ -43,8 +43,8 @@ def load(
         hint = suggestion(category, known) if known else f" Is {source} the folder above the categories?"
         raise KkaError(f"mvtec: {source} has no category '{category}'.{hint}")
     files = [*_tested(root), *(File(p, 0, "good") for p in pictures("mvtec", _good(root / "train")))]
-    said = caption or f"a photo of a {category.replace('_', ' ')}"
-    files = captioned("mvtec", files, captions, [root], said)
+    default = caption or f"a photo of a {category.replace('_', ' ')}"
+    files = captioned("mvtec", files, captions, [root], default)
     split, paths = read("mvtec", files, image_size, unreadable_share=unreadable_share, squeeze=squeeze)
     kept = first_ones("mvtec", split, paths, near_duplicates)
     split, paths = split.take(kept), [paths[i] for i in kept]

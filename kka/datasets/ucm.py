@@ -48,9 +48,9 @@ def load(
             raise KkaError(f"ucm: {source} has no class folder '{name}' for normal.{suggestion(name, classes)}")
     if not set(classes) - set(normal):
         raise KkaError(f"ucm: normal holds every class folder of {source}; leave some out, which are the anomalies.")
-    said = None if captions is None else _captions_of(Path(captions).expanduser())
+    known = None if captions is None else _captions_of(Path(captions).expanduser())
     files = [
-        File(p, int(name not in normal), name, _caption(p, name, said))
+        File(p, int(name not in normal), name, _caption(p, name, known))
         for name in classes
         for p in pictures("ucm", root / name)
     ]
@@ -59,12 +59,12 @@ def load(
     return divide("ucm", split, seed, Shares(calibration, validation, test))
 
 
-def _caption(path: Path, name: str, said: dict[str, str] | None) -> str:
-    if said is None:
+def _caption(path: Path, name: str, known: dict[str, str] | None) -> str:
+    if known is None:
         return f"an aerial photo of a {name}"
-    if not said.get(path.stem):
+    if not known.get(path.stem):
         raise KkaError(f"ucm: captions has none for {path.name}. Is it the file of this data set?")
-    return said[path.stem]
+    return known[path.stem]
 
 
 def _captions_of(source: Path) -> dict[str, str]:
@@ -72,9 +72,9 @@ def _captions_of(source: Path) -> dict[str, str]:
     if not source.is_file():
         raise KkaError(f"ucm: captions wants the json of UCM-Captions, got {source}, which is no file.")
     try:
-        found: Any = json.loads(text(source))
-        rows = found["images"] if isinstance(found, dict) else found
-        return {_stem(row): lines("\n".join(_sentences(row))) for row in rows}
+        content: Any = json.loads(text(source))
+        items = content["images"] if isinstance(content, dict) else content
+        return {_stem(item): lines("\n".join(_sentences(item))) for item in items}
     except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise KkaError(
             f"ucm: captions {source} wants {{images: [{{filename, sentences}}]}} or [{{ucm_file, captions}}], got"
@@ -82,15 +82,15 @@ def _captions_of(source: Path) -> dict[str, str]:
         ) from None
 
 
-def _stem(row: dict[str, Any]) -> str:
-    if "ucm_file" in row:
-        return Path(row["ucm_file"]).stem
-    number = re.fullmatch(r"(\d+)", Path(row["filename"]).stem)
+def _stem(item: dict[str, Any]) -> str:
+    if "ucm_file" in item:
+        return Path(item["ucm_file"]).stem
+    number = re.fullmatch(r"(\d+)", Path(item["filename"]).stem)
     if number is None:
-        return Path(row["filename"]).stem
+        return Path(item["filename"]).stem
     place = int(number[1]) - 1  # 1.tif is the first of the first class
     return f"{CLASSES[place // 100]}{place % 100:02d}"
 
 
-def _sentences(row: dict[str, Any]) -> list[str]:
-    return row["captions"] if "captions" in row else [sentence["raw"] for sentence in row["sentences"]]
+def _sentences(item: dict[str, Any]) -> list[str]:
+    return item["captions"] if "captions" in item else [sentence["raw"] for sentence in item["sentences"]]

@@ -72,11 +72,12 @@ def _captions(splits: Splits) -> Iterator[Finding]:
     )
     if len(distinct) < 10:
         yield Finding(
-            "warn", "captions", f"{len(distinct)} distinct ones say little of what is normal: the language model can"
-                                " only guess, and the"
+            "warn",
+            "captions",
+            f"{len(distinct)} distinct ones say little of what is normal: the language model can only guess, and the"
             " guard hardly refuses anything. Ten different ones would do; folder and mvtec can have them written"
             " (captioner)",
-        )  # fmt: skip
+        )
 
 
 def _repeats(splits: Splits) -> Iterator[Finding]:
@@ -92,10 +93,11 @@ def _repeats(splits: Splits) -> Iterator[Finding]:
     (a, b), most = near.most_common(1)[0]
     if most:
         yield Finding(
-            "warn", "repeats", f"{sum(near.values())} pictures of one split look nearly like one of another, most of"
-                               f" them in {a} and {b}"
+            "warn",
+            "repeats",
+            f"{sum(near.values())} pictures of one split look nearly like one of another, most of them in {a} and {b}"
             f" ({most}). With a fixed camera that is natural",
-        )  # fmt: skip
+        )
     else:
         yield Finding("ok", "repeats", "no picture of one split is, or looks nearly like, one of another")
 

@@ -5,43 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from kka import __version__
-from kka.errors import KkaError, out_of_space
+from kka.errors import KkaError
+from kka.project.commands import Commands
 
 if TYPE_CHECKING:
     from kka.project.config import Config
     from kka.records import Splits
     from kka.scoring import Scorer
-
-
-class Guard:
-    """To mix into a class of commands: prints an error that is no fault of the program as its sentence, and ends with
-    1."""
-
-    def explain(self, error: Exception) -> str | None:
-        """The sentence of an error; None for a fault of the program."""
-        if isinstance(error, KkaError):
-            from kka.project.errors import sentence
-
-            return sentence(error)
-        if out_of_space(error):
-            return f"no space left to write to ({error}). Free some, and run it again."
-        return None
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)  # type: ignore[misc]  # of the class of commands behind
-        except Exception as error:
-            if (explained := self.explain(error)) is None:
-                raise
-            typer.echo("\n".join(f"kka: {line}" for line in explained.splitlines()), err=True)
-            raise typer.Exit(1) from None
-
-
-class Commands(Guard, TyperGroup):
-    """Commands of the project."""
 
 
 app = typer.Typer(
@@ -188,12 +160,13 @@ def predict(
     with tqdm(total=len(files), unit="picture", disable=None) as bar:
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["file", "score", "p_value", "alarm"])
-        for found in scorer.score(files, unreadable):
-            alarm = found.p_value <= fpr
-            rows.writerow([found.path, f"{found.score:.6g}", f"{found.p_value:.4f}", int(alarm)])
-            if alarm and maps is not None and (heat := scorer.maps(found.image[None])) is not None:
+        for scored in scorer.score(files, unreadable):
+            alarm = scored.p_value <= fpr
+            rows.writerow([scored.path, f"{scored.score:.6g}", f"{scored.p_value:.4f}", int(alarm)])
+            heat = scorer.maps(scored.image[None]) if alarm and maps is not None else None
+            if maps is not None and heat is not None:
                 maps.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(heat[0]).save(maps / f"{alarms:05d}-{found.path.stem}.png")
+                Image.fromarray(heat[0]).save(maps / f"{alarms:05d}-{scored.path.stem}.png")
             alarms += alarm
             bar.update()
     if len(unreadable) == len(files):
@@ -210,13 +183,13 @@ def predict(
 
 def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[str]:
     """What speaks against taking the alarms as they are."""
-    if fpr < (least := 1 / (normals + 1)):
+    least = 1 / (normals + 1)
+    if fpr < least:
         yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
     if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
         yield (
             f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal"
-            " pictures of"
-            " the training. Look whether camera, crop and size are the same"
+            " pictures of the training. Look whether camera, crop and size are the same"
         )
 
 
@@ -255,7 +228,8 @@ def _scorer(command: str, name: str | None) -> "Scorer":
     from kka.scoring import Scorer
 
     config = read_config(Path("params.yaml"))
-    if name is not None and name not in (known := ["r0", *config.rounds]):
+    known = ["r0", *config.rounds]
+    if name is not None and name not in known:
         raise KkaError(f"{command}: params.yaml has no round '{name}'. It has {', '.join(known)}.")
     calibration = Path("data", "splits", "calibration")
     return Scorer.load(Path("data", name or config.last, "detector"), calibration, squeeze=config.prepare.squeeze)

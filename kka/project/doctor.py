@@ -162,10 +162,11 @@ def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:
     except Exception as error:  # no network, a proxy, a hub that is ill: each means that it cannot be fetched now
         reason = type(error).__name__
         return Finding(
-            "fail", what, f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached"
-                          f" ({reason}). Go online"
-            " once, or name a folder",
-        )  # fmt: skip
+            "fail",
+            what,
+            f"{where}: no folder here and not in the Hugging Face cache, and the hub cannot be reached ({reason}). Go"
+            " online once, or name a folder",
+        )
     return Finding(
         "warn", what, f"{where}: not in the Hugging Face cache: the first run fetches it, {_size(files):.1f} GB"
     )
@@ -184,13 +185,13 @@ def _size(files: Sequence[Any]) -> float:
 def preflight(config: Config, root: Path) -> None:
     """Tells of models and data that will be fetched, before a long run. Raises KkaError where some cannot be had at
     all, or an option is wrong."""
-    found = [
+    findings = [
         *_names(config),
         *(reachable(what, kind, reference, root, offline=hub_is_offline()) for what, kind, reference in needs(config)),
     ]
-    if failed := [f"{f.what}: {f.detail}" for f in found if f.mark == "fail"]:
+    if failed := [f"{f.what}: {f.detail}" for f in findings if f.mark == "fail"]:
         raise KkaError("\n".join(failed))
-    for finding in found:
+    for finding in findings:
         if finding.mark == "warn":
             print(f"{finding.what}: {finding.detail}", file=sys.stderr)
 
@@ -262,7 +263,8 @@ def _disk(root: Path) -> Finding:
 
 def _tool(name: str, folder: str, root: Path) -> Finding:
     beside = str(Path(sys.executable).parent)  # where an environment has its commands, also while it is not activated
-    if (found := shutil.which(name) or shutil.which(name, path=beside)) is None:
+    path = shutil.which(name) or shutil.which(name, path=beside)
+    if path is None:
         return Finding("fail", f"{name} command", f"not on the path. Install {name}")
     if not any((place / folder).exists() for place in (root, *root.parents)):
         return Finding(
@@ -270,4 +272,4 @@ def _tool(name: str, folder: str, root: Path) -> Finding:
             f"{name} command",
             f"there is no {folder} in {root}. Run `{name} init`, or go to the project's folder",
         )
-    return Finding("ok", f"{name} command", found)
+    return Finding("ok", f"{name} command", path)

@@ -142,10 +142,10 @@ def _value(text: str, change: str, now: Any) -> Any:
     if isinstance(now, str) and text not in ("null", "~") and text[:1] not in ("'", '"'):
         return _in_one_line(text)
     try:
-        found = yaml.safe_load(text)
+        parsed = yaml.safe_load(text)
     except yaml.YAMLError:
         raise KkaError(f"--set {change}: the value is not YAML.") from None
-    return _in_one_line(found) if isinstance(found, str) else found
+    return _in_one_line(parsed) if isinstance(parsed, str) else parsed
 
 
 def _in_one_line(text: str) -> Any:

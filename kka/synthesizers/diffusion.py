@@ -50,12 +50,12 @@ class Synthesizer:
     files: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        found = [
+        model_files = [
             (str(p), p.stat().st_size, p.stat().st_mtime_ns)
             for p in sorted(Path(self.model).expanduser().rglob("*"))
             if p.is_file()
         ]
-        self.files = hashlib.sha256(repr(found).encode()).hexdigest()
+        self.files = hashlib.sha256(repr(model_files).encode()).hexdigest()
         if self.strength is not None and self.normals is not None:
             self.starts_from = sha256(self.normals)
         if self.strength is not None and self.steps * self.strength < 1:
@@ -98,16 +98,17 @@ class Synthesizer:
 
     def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image for each text, its noise (and its normal picture) from its own seed; uint8 (n, h, w, 3)."""
-        more: dict[str, Any] = (
+        arguments: dict[str, Any] = (
             {} if self.strength is None else {"image": self._starts(seeds), "strength": self.strength}
         )
         if self.side and self._takes("height"):  # else pictures are drawn in the size of those that they begin as
-            more |= {"height": self.side, "width": self.side}
+            arguments |= {"height": self.side, "width": self.side}
         if self.negative_prompt:
-            more["negative_prompt"] = [self.negative_prompt] * len(texts)
+            arguments["negative_prompt"] = [self.negative_prompt] * len(texts)
         with torch.inference_mode():
             out = self._pipe(
-                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np", **more,
+                list(texts), num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="np",
+                **arguments,
                 generator=[torch.Generator().manual_seed(s) for s in seeds],
             )  # fmt: skip
         if not np.isfinite(out.images).all():

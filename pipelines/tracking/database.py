@@ -13,7 +13,7 @@ from filelock import FileLock
 from typer.core import TyperCommand, TyperGroup
 
 from kka.errors import KkaError
-from kka.project.cli import Guard
+from kka.project.commands import Guard
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kka")
 # else the page of an experiment opens on traces of language models

@@ -51,11 +51,11 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         return pd.DataFrame(rows, columns=columns).replace({np.nan: None})
 
     def _rows(self, images: list[Any], fpr: float, maps: bool, paths: bool) -> list[dict[str, Any]]:
-        read = [self._read(image, paths) for image in images]
-        rows: list[dict[str, Any]] = [{"error": found if isinstance(found, str) else None} for found in read]
-        whole = [i for i, found in enumerate(read) if not isinstance(found, str)]
+        pictures = [self._read(image, paths) for image in images]
+        rows: list[dict[str, Any]] = [{"error": p if isinstance(p, str) else None} for p in pictures]
+        whole = [i for i, p in enumerate(pictures) if not isinstance(p, str)]
         if whole:
-            pixels = np.concatenate([read[i] for i in whole])
+            pixels = np.concatenate([pictures[i] for i in whole])
             scores = self.scorer.detector.score(pixels)
             heat = self.scorer.maps(pixels) if maps else None
             for place, (i, score, p) in enumerate(zip(whole, scores, self.scorer.p_values(scores), strict=True)):
@@ -79,12 +79,18 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow is untyped
 def _levels(image: Any) -> NDArray[Any]:
     """An array as it is, or a list as one of bytes. Raises ValueError for what does not hold whole numbers from 0 to
     255."""
-    found = np.asarray(image)
-    if isinstance(image, list) and found.dtype.kind in "iu" and found.size and found.min() >= 0 and found.max() <= 255:
-        return found.astype(np.uint8)
+    levels = np.asarray(image)
+    if (
+        isinstance(image, list)
+        and levels.dtype.kind in "iu"
+        and levels.size
+        and levels.min() >= 0
+        and levels.max() <= 255
+    ):
+        return levels.astype(np.uint8)
     if isinstance(image, list):
         raise ValueError("an array wants rows of whole numbers from 0 to 255, shape (h, w) or (h, w, 1 to 4)")
-    return found
+    return levels
 
 
 def _source(image: Any, paths: bool) -> bytes | Path:

@@ -264,7 +264,7 @@ def test_a_server_is_asked_by_its_own_path_also_where_the_hub_is_off_limits(
     found = Endpoint(url, "big").describe(["a", "b"], [1, 2], temperature=1.0, max_new_tokens=9)
     assert [text[:3] for text in found] == ["a 1", "b 2"] and Server.paths == {"/api/v4/chat/completions"}
     with pytest.raises(OfflineModeIsEnabled):
-        HfApi(endpoint="http://localhost:9").whoami(token="none")
+        HfApi(endpoint="http://127.0.0.2:9").whoami(token="none")
 
 
 def test_an_answer_of_another_form_is_a_failure(server: str) -> None:

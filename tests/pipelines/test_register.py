@@ -14,7 +14,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -34,11 +33,9 @@ from pipelines.tracking import package
 from pipelines.tracking.package import log_model
 from pipelines.tracking.provenance import find_run
 from pipelines.tracking.runs import Tracker
-from pipelines.tracking.served import Served
 from tests.conftest import ROOT, photographs
 from tests.pipelines.conftest import tiny
 
-RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1], [40, 40])
 QUALITY = {"r0": 0.8, "r1": 0.9, "r2": 2.5}  # how far the scores of anomalies lie above those of normals
 
@@ -294,22 +291,8 @@ def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(
         assert heat.size == (32, 32)
 
 
-def test_a_server_reads_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a server there is the mark that MLflow leaves in its environment."""
-    (tmp_path / "a.png").write_bytes(png(photographs(1, RNG)[0]))
-    served, asked = Served(), pd.DataFrame({"image": [str(tmp_path / "a.png"), "/etc/hostname", "/no where"]})
-    served.scorer = Scorer(SimpleNamespace(score=lambda images: np.zeros(len(images))), np.zeros(1), 32, False)  # type: ignore[arg-type]
-    assert served.predict(None, asked, {"paths": True})["score"].notna().tolist() == [True, False, False]
-    monkeypatch.setenv("__pyfunc_model_path__", "somewhere")
-    found = served.predict(None, asked, {"paths": True})
-    assert (
-        all("a server reads none" in said or "no picture" in said for said in found["error"])
-        and "a server reads none" in found["error"][0]
-    )
-
-
-def test_a_served_champion_says_what_predict_says(project: Project, tmp_path: Path) -> None:
-    """A real server, a real request; without the project's folder in reach."""
+def test_a_served_champion_says_what_predict_says_and_reads_no_paths(project: Project, tmp_path: Path) -> None:
+    """A real server, real requests; without the project's folder in reach."""
     register(project.home, project.log("r1"), None, False)
     pictures = photographs(3, np.random.default_rng(7))
     (tmp_path / "new").mkdir()
@@ -340,17 +323,23 @@ def test_a_served_champion_says_what_predict_says(project: Project, tmp_path: Pa
             start_new_session=True,
         )
     try:
-        body = json.dumps({"dataframe_records": records}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-        )
-        answer = _patiently(request, server, tmp_path / "server.log")
+        answer = _patiently(_request(port, records), server, tmp_path / "server.log")
+        paths = [str(tmp_path / "new" / "0.png"), "/etc/hostname", "/no where"]  # the first is a picture
+        asked = _request(port, [{"image": path} for path in paths], paths=True)
+        refused = _patiently(asked, server, tmp_path / "server.log")["predictions"]
     finally:
         os.killpg(server.pid, 9)
         server.wait()
     assert [f"{r['score']:.6g}" for r in answer["predictions"]] == [r["score"] for r in rows]
     assert [f"{r['p_value']:.4f}" for r in answer["predictions"]] == [r["p_value"] for r in rows]
     assert [int(r["alarm"]) for r in answer["predictions"]] == [int(r["alarm"]) for r in rows]
+    assert [r["score"] for r in refused] == [None] * 3
+    assert all("a server reads none" in r["error"] for r in refused[::2])  # of base64 the second is, but no picture
+
+
+def _request(port: int, records: list[dict[str, str]], **params: Any) -> urllib.request.Request:
+    body = json.dumps({"dataframe_records": records, "params": params}).encode()
+    return urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
 
 
 def _patiently(request: urllib.request.Request, server: "subprocess.Popen[bytes]", log: Path) -> Any:

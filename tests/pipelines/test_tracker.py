@@ -1,20 +1,36 @@
 """The runs of MLflow: named by what differs, found by whoever comes second, and with the figures that people compare
 by."""
 
+import hashlib
+import json
+import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from typer.testing import CliRunner
 
 from kka.errors import KkaError
 from kka.project import presets
 from kka.project.config import Config
+from pipelines.track import bring_all
+from pipelines.tracking import database
 from pipelines.tracking.database import connect
-from pipelines.tracking.reconcile import Costs, RoundRecord, headline
+from pipelines.tracking.live import Reader
+from pipelines.tracking.provenance import _cache, _restore, _states, describe, replay
+from pipelines.tracking.reconcile import Costs, RoundRecord, bring_up_to_date, headline
 from pipelines.tracking.runs import Tracker, title
 from pipelines.tuning.space import changed
 from tests.conftest import ROOT
@@ -173,15 +189,15 @@ def test_eight_writers_at_once_lose_no_run_and_double_none(tmp_path: Path) -> No
         assert sorted((m.step, m.value) for m in history) == [(step, float(i)) for step in range(5)]
 
 
-def in_a_process(code: str, home: Path, word: str = "") -> str:
-    """What code prints in a process that knows nothing of this one's databases."""
+def in_a_process(code: str, home: Path, word: str = "", path: str = "") -> str:
+    """What code prints in a process that knows nothing of this one's databases; `path` comes first among its folders of
+    packages."""
     head = (
         "import sys; from pathlib import Path; from pipelines.tracking.database import connect;"
-        "home, word = Path(sys.argv[1]), sys.argv[2];"
+        " home, word = Path(sys.argv[1]), sys.argv[2]\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", head + code, str(home), word], cwd=ROOT, capture_output=True, text=True
-    )
+    words = [sys.executable, "-c", head + code, str(home), word]
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -197,22 +213,85 @@ def test_of_two_machines_that_create_a_run_one_gives_way(tmp_path: Path, monkeyp
     assert [r.info.run_id for r in first.client.search_runs([first.experiment])] == [known]
 
 
-def test_after_a_move_artifacts_are_found_where_they_are_now(tmp_path: Path) -> None:
-    before, after = tmp_path / "a_b", tmp_path / "elsewhere"
-    tracker = Tracker(before / "mlruns", blossom())
-    run = tracker.round("r1")
-    tracker.client.log_text(run, "what it said", "said.txt")
-    del tracker
+FILLED = """
+import mlflow
+client, experiment = connect(home)
+run = client.create_run(experiment).info.run_id
+client.log_text(run, "of the run", "text.txt")
+model = client.create_logged_model(experiment, name="model", source_run_id=run)
+(home / "model").mkdir()
+(home / "model" / "text.txt").write_text("of the model")
+client.log_model_artifacts(model.model_id, str(home / "model"))
+client.finalize_logged_model(model.model_id, "READY")
+mlflow.set_tracking_uri(client.tracking_uri)
+client.create_registered_model("detectors")
+client.create_model_version("detectors", f"models:/{model.model_id}", run, model_id=model.model_id)
+print(mlflow.__version__, run)
+"""
+READ = """
+import mlflow, sqlite3
+client, experiment = connect(home)
+mlflow.set_tracking_uri(client.tracking_uri)
+print(Path(client.download_artifacts(word, "text.txt")).read_text())
+print(Path(mlflow.artifacts.download_artifacts("models:/detectors/1"), "text.txt").read_text())
+client.log_text(word, "and more", "more.txt")
+print(client.get_experiment(experiment).artifact_location)
+database = sqlite3.connect(home / "mlflow.db")
+for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+    for row in database.execute(f"SELECT * FROM {table}").fetchall():
+        print(*[f"{table}: {cell}" for cell in row if "a_b" in str(cell)], sep="\\n", end="")
+"""
+
+
+def check_move(folder: Path, path: str = "") -> str:
+    """Moves a project, after which artifacts of runs and models are found and no cell names the old folder. Gives the
+    version of MLflow."""
+    before, after = folder / "a_b", folder / "elsewhere"
+    version, run = in_a_process(FILLED, before / "mlruns", path=path).split()
     shutil.move(before, after)
-    said = in_a_process(
-        "c, e = connect(home); print(open(c.download_artifacts(word, 'said.txt')).read(),"
-        " c.get_experiment(e).artifact_location);"
-        "c.log_text(word, 'and more', 'more.txt')",
-        after / "mlruns",
-        run,
-    )
-    assert said == f"what it said {(after / 'mlruns' / 'artifacts').as_uri()}\n"
+    artifacts = (after / "mlruns" / "artifacts").as_uri()
+    found = in_a_process(READ, after / "mlruns", run, path=path)
+    assert found.strip() == f"of the run\nof the model\n{artifacts}", version
     assert not before.exists() and list((after / "mlruns").rglob("more.txt"))
+    return version
+
+
+def test_after_a_move_artifacts_are_found_where_they_are_now(tmp_path: Path) -> None:
+    check_move(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_move_succeeds_with_each_mlflow_that_the_range_allows(tmp_path: Path) -> None:
+    """For moving writes to MLflow's own tables, which it may change with any version."""
+    from packaging.requirements import Requirement
+
+    pip = [sys.executable, "-m", "pip"]
+    listed = subprocess.run([*pip, "index", "versions", "mlflow"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip(f"no package index: {listed.stderr[-200:]}")
+    known = listed.stdout.partition("Available versions:")[2].split("\n")[0].replace(",", " ").split()
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    allowed = next(r for line in needed if (r := Requirement(line)).name == "mlflow").specifier
+    versions = list(allowed.filter(known))
+    assert versions
+    for version in versions:
+        packages = [f"{name}=={version}" for name in ("mlflow", "mlflow-skinny", "mlflow-tracing")]
+        place = tmp_path / version
+        subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(place / "site"), *packages], check=True)
+        assert check_move(place, path=str(place / "site")) == version
+
+
+def test_of_a_place_that_another_mlflow_has_not_a_line_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect(tmp_path / "a" / "mlruns")
+    monkeypatch.setattr(database, "PLACES", (*database.PLACES, ("runs", "no_column"), ("no_table", "uri")))
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    client, experiment = connect(tmp_path / "b" / "mlruns")
+    assert client.get_experiment(experiment).artifact_location == (tmp_path / "b" / "mlruns" / "artifacts").as_uri()
+    connect(tmp_path / "b" / "mlruns")
+    said = capsys.readouterr().err
+    assert said.count("this version of MLflow has no runs.no_column, no_table.uri: some artifacts may still") == 1
 
 
 def test_what_a_removed_database_left_does_not_end_in_the_new_one(tmp_path: Path) -> None:
@@ -228,3 +307,191 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(KkaError, match=r"MLflow at http://127.0.0.1:9 wants to be reached, got: .*Nothing is lost"):
         connect(tmp_path)
+
+
+def test_what_goes_wrong_in_mlflow_is_one_sentence_and_a_fault_of_ours_is_a_traceback() -> None:
+    app = typer.Typer(cls=database.Commands, pretty_exceptions_enable=False)
+
+    @app.command()
+    def wrong(what: str) -> None:
+        raise {"mlflow": MlflowException("two\nlines"), "ours": KkaError("a mistake."), "fault": KeyError("x")}[what]
+
+    app.callback()(lambda: None)
+    answer = CliRunner().invoke(app, ["wrong", "mlflow"])
+    assert (answer.exit_code, answer.stderr.count("\n")) == (1, 1)
+    assert answer.stderr.startswith("kka: MLflow says: two lines. Nothing is lost")
+    answer = CliRunner().invoke(app, ["wrong", "ours"])
+    assert (answer.exit_code, answer.stderr) == (1, "kka: a mistake.\n")
+    assert isinstance(CliRunner().invoke(app, ["wrong", "fault"]).exception, KeyError)
+    assert CliRunner().invoke(app, ["rong"]).exit_code == 2
+
+
+def test_a_spool_file_of_another_version_is_set_aside_and_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    home, head = tmp_path / "mlruns", {"stage": "detect", "round": "r1", "system": False}
+    (home / "spool").mkdir(parents=True)
+    old, torn, good = (home / "spool" / f"{name}.jsonl" for name in ("1-old", "2-torn", "3-good"))
+    old.write_text(json.dumps(head | {"config": {"renamed": 1}}) + "\n")
+    torn.write_text('{"stage": "det\n')
+    message = {"key": "detect/loss", "value": 1.0, "step": 0}
+    good.write_text(json.dumps(head | {"config": tiny().model_dump(mode="json")}) + f"\n{json.dumps(message)}\n")
+    contents = old.read_text()
+
+    reader = Reader(home, monitors=False)  # as the watcher does, of which nobody reads what it prints
+    for _ in range(2):
+        assert not reader.drain()
+    assert old.read_text() == contents and torn.exists() and not good.exists()
+
+    bring_up_to_date(tmp_path, home)
+    bring_up_to_date(tmp_path, home)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kka: ")]
+    assert len(said) == 2 and "1-old.refused is of another version" in said[0] and "2-torn.refused" in said[1]
+    assert (home / "spool" / "1-old.refused").read_text() == contents
+    tracker = Tracker(home, tiny())
+    assert tracker.client.get_run(tracker.round("r1")).data.metrics["detect/loss"] == 1.0
+
+
+class Repository:
+    """A project with a run of round r1, whose detector and test split have MD5s."""
+
+    def __init__(self, folder: Path, detector: str) -> None:
+        self.home = folder / "mlruns"
+        tracker = Tracker(self.home, blossom())
+        self.run = tracker.round("r1")
+        tracker.tag(self.run, {"dvc.detector": detector})
+        outs = [{"path": "data/r1/detector", "md5": "1" * 32, "hash": "md5"}]
+        stages = {"detect@r1": {"cmd": "true", "outs": outs}}
+        (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+        (folder / "params.yaml").write_text(yaml.safe_dump(blossom().model_dump(mode="json")))
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("no repository", "git log says: fatal: not a git repository"),
+        ("no program", "git is wanted"),
+        ("no objects", "git log says: .*(bad|could not|unable|failed)"),
+    ],
+)
+def test_where_git_fails_nothing_is_said_of_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = Repository(tmp_path, "2" * 32)
+    if broken == "no objects":
+        commit = "git init -q && git add dvc.lock && git -c user.name=n -c user.email=n@example.org commit -qm one"
+        subprocess.run(["sh", "-c", f"{commit} && rm -rf .git/objects/??"], check=True)
+    if broken == "no program":
+        monkeypatch.setenv("PATH", "")
+    with pytest.raises(KkaError, match=reason):
+        describe(project.home, project.run)
+    with pytest.raises(KkaError, match=reason):
+        replay(project.home)
+    # what dvc.lock names comes back without git, and so does `kka track` after the database was removed
+    kept = Repository(tmp_path, "1" * 32)
+    lines = describe(kept.home, kept.run).splitlines()
+    assert "  dvc checkout" in lines and re.search("is not known. track: .*git", lines[-1])
+    monkeypatch.setattr("pipelines.track.bring_up_to_date", lambda root, home: None)
+    (kept.home / "mlflow.db").unlink()
+    bring_all()
+    assert re.search(f"\nkka: MLflow lacks what other commits hold. .*{reason}.*\n$", f"\n{capsys.readouterr().err}")
+
+
+def test_the_commit_that_names_all_files_is_found_among_those_that_name_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that removed dvc.lock, or names one file of two, is not it."""
+    monkeypatch.chdir(tmp_path)
+    project = Repository(tmp_path, "2" * 32)
+    Tracker(project.home, blossom()).tag(project.run, {"dvc.adapter": "3" * 32})
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        return subprocess.run(["git", *who, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    commits = {}
+    for name, text in {"one": "2" * 32, "both": f"{'2' * 32} ä {'3' * 32}", "gone": None, "none": "stages: {}"}.items():
+        Path("dvc.lock").unlink() if text is None else Path("dvc.lock").write_text(text, encoding="utf-8")
+        git("add", "-A", "dvc.lock")
+        git("commit", "-qm", name)
+        commits[name] = git("rev-parse", "HEAD")
+    assert f"git commit {commits['both']} names these files" in describe(project.home, project.run)
+    assert list(_states()) == []  # none of these commits holds a params.yaml
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC asks its own libraries by old names
+def test_what_the_cache_holds_whole_is_restored_from_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folder that DVC's configuration names; half a folder is no result."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    Repo.init(no_scm=True).close()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n[cache]\n    dir = ../elsewhere\n")
+    names = ("metrics/r1/evaluate.json", "data/r1/detector/a", "data/r1/detector/sub/b", "data/r2/detector/c",
+             "data/r2/detector/d", "data/r1/pool.jsonl")  # fmt: skip
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    outs = ["metrics/r1/evaluate.json", "data/r1/detector", "data/r2/detector", "data/r1/pool.jsonl"]
+    with Repo() as repo:
+        for stage in repo.add(outs):
+            stage.dump()
+    hashes = {out: yaml.safe_load(Path(f"{out}.dvc").read_text())["outs"][0]["md5"] for out in outs}
+    lacking = hashlib.md5(b"data/r2/detector/d").hexdigest()
+    next((tmp_path / "elsewhere").rglob(lacking[2:])).unlink()
+    root = tmp_path / "restored"
+    root.mkdir()
+    stages = {"all": {"cmd": "true", "outs": [{"path": out, "md5": md5} for out, md5 in hashes.items()]}}
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    _restore(root, _cache())
+    found = {p.relative_to(root).as_posix(): p.read_text() for p in root.rglob("*") if p.is_file()}
+    found.pop("dvc.lock")
+    assert found == {name: name for name in names[:3]}
+
+
+def test_the_user_interface_shows_the_experiment_that_is_meant(tmp_path: Path) -> None:
+    Tracker(tmp_path / "mlruns", blossom())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"MLFLOW_EXPERIMENT_NAME": "another", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "pipelines.track", "ui", "--port", str(port)]
+    server = subprocess.Popen(
+        words, cwd=tmp_path, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout
+        address = server.stdout.readline().split()[-1]
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+        number = client.get_experiment_by_name("another").experiment_id
+        assert number != client.get_experiment_by_name("kka").experiment_id
+        wanted = f"http://127.0.0.1:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
+        assert address == wanted
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
+                    assert answer.read() == b"OK"
+                    break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.3)
+        else:
+            pytest.fail("the server did not come up")
+    finally:
+        os.killpg(server.pid, 9)
+        server.communicate()
+
+
+def test_the_address_on_a_server_is_the_servers() -> None:
+    assert database.address("7", "https://mlflow.example.org/").startswith(
+        "https://mlflow.example.org/#/experiments/7/"
+    )

@@ -25,17 +25,17 @@ def write_captions(model: str, files: Sequence[Path]) -> list[str]:
     """One caption for each picture, always the likeliest one. Raises KkaError where the model cannot be read or says
     nothing."""
     network, processor = _load(model)
-    found: list[str] = []
+    captions: list[str] = []
     with tqdm(total=len(files), desc="captions", unit="picture", disable=None) as bar:
-        for some in _pictures(files):
-            found += _say(network, processor, some)
-            bar.update(len(some))
-    if empty := [str(file) for file, said in zip(files, found, strict=True) if not said]:
+        for pictures in _batches(files):
+            captions += _captions(network, processor, pictures)
+            bar.update(len(pictures))
+    if empty := [str(file) for file, caption in zip(files, captions, strict=True) if not caption]:
         raise KkaError(
             f"the captioner '{model}' says nothing about {len(empty)} of {len(files)} pictures: {empty[0]}. Take"
             " another."
         )
-    return found
+    return captions
 
 
 def _load(model: str) -> tuple[Any, Any]:
@@ -52,30 +52,28 @@ def _load(model: str) -> tuple[Any, Any]:
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
 
-def _pictures(files: Sequence[Path]) -> Iterator[list[Image.Image]]:
+def _batches(files: Sequence[Path]) -> Iterator[list[Image.Image]]:
     for start in range(0, len(files), _BATCH):
-        made = []
-        for path in files[start : start + _BATCH]:
-            small = open_picture(path, side=_SIDE).rgb
-            small.thumbnail((_SIDE, _SIDE))
-            made.append(small)
-        yield made
+        pictures = [open_picture(path, side=_SIDE).rgb for path in files[start : start + _BATCH]]
+        for picture in pictures:
+            picture.thumbnail((_SIDE, _SIDE))
+        yield pictures
 
 
 @torch.inference_mode()
-def _say(network: Any, processor: Any, pictures: list[Image.Image]) -> list[str]:
-    more: dict[str, Any] = {}
+def _captions(network: Any, processor: Any, pictures: list[Image.Image]) -> list[str]:
+    prompt: dict[str, Any] = {}
     images: list[Any] = list(pictures)
     if getattr(processor, "chat_template", None):
         turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}]
         processor.tokenizer.padding_side = "left"
-        more = {
+        prompt = {
             "text": [processor.apply_chat_template(turn, add_generation_prompt=True)] * len(pictures),
             "padding": True,
         }
         images = [[p] for p in pictures]  # one for each text
-    inputs = processor(images=images, return_tensors="pt", **more).to(network.device)
+    inputs = processor(images=images, return_tensors="pt", **prompt).to(network.device)
     out = network.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
-    if more:  # what it was asked stands before its answer
+    if prompt:  # what it was asked stands before its answer
         out = out[:, inputs["input_ids"].shape[1] :]
     return [" ".join(text.split()).strip(" .") for text in processor.batch_decode(out, skip_special_tokens=True)]

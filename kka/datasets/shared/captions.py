@@ -24,33 +24,30 @@ def captioned(who: str, files: Sequence[File], source: str | None, roots: Sequen
     picture, or one that could be of several."""
     if source is None:
         return [replace(f, caption=default) for f in files]
-    found = _captions(who, Path(source).expanduser())
+    captions = _captions(who, Path(source).expanduser())
     bare = Counter(file.path.name for file in files)
-    names = [dict.fromkeys(_names(file.path, roots, bare[file.path.name] == 1)) for file in files]
+    names = [list(dict.fromkeys(_names(file.path, roots, bare[file.path.name] == 1))) for file in files]
     claims = Counter(name for own in names for name in own)
-    made, used = [], set()
+    with_captions, used = [], set()
     for file, own in zip(files, names, strict=True):
-        said = [n for n in own if n in found]
-        if said and claims[said[0]] > 1:
-            raise KkaError(
-                f"{who}: captions {source} has '{said[0]}', which is {file.path} and another one. Write"
-                f" '{next(iter(own))}'."
-            )
-        if not said and not file.label:
-            lacking = sum(not f.label and not any(n in found for n in o) for f, o in zip(files, names, strict=True))
+        name = next((n for n in own if n in captions), None)
+        if name is None and not file.label:
+            lacking = sum(not f.label and captions.keys().isdisjoint(n) for f, n in zip(files, names, strict=True))
             raise KkaError(
                 f"{who}: captions {source} has none for {file.path}, by its path below"
-                f" {' or '.join(str(r) for r in roots)}, or by its"
-                f" name where no other picture has it; {lacking} of {sum(not f.label for f in files)} normal pictures"
-                " lack one, and it has"
-                f" {len(found)}, such as '{next(iter(found), '')}'. Every normal picture wants one, or leave the"
-                " option captions out."
+                f" {' or '.join(str(r) for r in roots)}, or by its name where no other picture has it; {lacking} of"
+                f" {sum(not f.label for f in files)} normal pictures lack one, and it has {len(captions)}, such as"
+                f" '{next(iter(captions), '')}'. Every normal picture wants one, or leave the option captions out."
             )
-        used |= set(said[:1])
-        made.append(replace(file, caption=found[said[0]] if said else default))
-    if spare := sorted(set(found) - used):
+        if name is not None and claims[name] > 1:
+            raise KkaError(
+                f"{who}: captions {source} has '{name}', which is {file.path} and another one. Write '{own[0]}'."
+            )
+        used.add(name)
+        with_captions.append(replace(file, caption=default if name is None else captions[name]))
+    if spare := sorted(captions.keys() - used):
         raise KkaError(f"{who}: captions {source} has {len(spare)} for pictures that are not there: {some(spare)}.")
-    return made
+    return with_captions
 
 
 def _names(path: Path, roots: Sequence[Path], bare: bool) -> Iterator[str]:
@@ -76,28 +73,31 @@ def _captions(who: str, source: Path) -> dict[str, str]:
         raise KkaError(
             f"{who}: captions wants a .csv, a .json or a folder of .txt files, got {source}, which is none of them."
         )
-    found = {name: lines(said) for name, said in texts.items()}
-    if empty := [name for name, said in found.items() if not said]:
+    captions = {name: lines(caption) for name, caption in texts.items()}
+    if empty := [name for name, caption in captions.items() if not caption]:
         raise KkaError(f"{who}: captions {source} has empty ones: {some(empty)}.")
-    return found
+    return captions
 
 
 def _from_json(who: str, source: Path) -> dict[str, str]:
     wanted = f"{who}: captions {source} wants {{file: caption}} or a list of {{file, caption}}"
     try:
-        found: Any = json.loads(text(source))
+        content: Any = json.loads(text(source))
     except json.JSONDecodeError as error:
         raise KkaError(f"{wanted}, got no JSON ({error}).") from None
-    if isinstance(found, list) and all(isinstance(row, dict) and isinstance(row.get("file"), str) for row in found):
+    if isinstance(content, list) and all(
+        isinstance(item, dict) and isinstance(item.get("file"), str) for item in content
+    ):
         merged: dict[str, list[Any]] = {}
-        for row in found:
-            one = row.get("captions", row.get("caption"))
-            merged.setdefault(row["file"], []).extend(one if isinstance(one, list) else [one])
-        found = merged
-    said = {name: _joined(value) for name, value in found.items()} if isinstance(found, dict) else {}
-    if not said or not all(isinstance(v, str) for v in said.values()):
+        for item in content:
+            captions = item.get("captions", item.get("caption"))
+            merged.setdefault(item["file"], []).extend(captions if isinstance(captions, list) else [captions])
+        content = merged
+    items = content.items() if isinstance(content, dict) else []
+    listed = {name: value if isinstance(value, list) else [value] for name, value in items}
+    if not listed or not all(isinstance(caption, str) for captions in listed.values() for caption in captions):
         raise KkaError(f"{wanted}, each caption a string or a list of strings, got others.")
-    return said
+    return {name: "\n".join(captions) for name, captions in listed.items()}
 
 
 def _joined(captions: Any) -> Any:
@@ -120,9 +120,9 @@ def text(path: Path) -> str:
         raise KkaError(f"{path}: wanted UTF-8 text, got other bytes. Save it as UTF-8.") from None
 
 
-def table(who: str, path: Path, columns: Sequence[str], more: Sequence[str] = ()) -> list[dict[str, str]]:
-    """The rows of a csv whose head has the columns, and may have `more`. Raises KkaError for a missing or another
-    column, or a row of another length."""
+def table(who: str, path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a csv whose head has the columns, and may have the `optional` ones. Raises KkaError for a
+    missing or another column, or a row of another length."""
     if not path.is_file():
         raise KkaError(f"{who}: wanted a csv file, got {path}, which is none. Its path is relative to {Path.cwd()}.")
     reader = csv.DictReader(io.StringIO(text(path), newline=""), skipinitialspace=True)
@@ -132,8 +132,9 @@ def table(who: str, path: Path, columns: Sequence[str], more: Sequence[str] = ()
         raise KkaError(
             f"{who}: {path} wants the column {lacking[0]}, got {', '.join(reader.fieldnames or ['nothing'])}."
         )
+    known = [*columns, *optional]
     for name in reader.fieldnames:  # a label by another name would make all normal without a word
-        if name not in (known := [*columns, *more]):
+        if name not in known:
             raise KkaError(
                 f"{who}: {path} has the unknown column '{name}'.{suggestion(name, known)} Rename it or leave it out."
             )

@@ -40,22 +40,22 @@ class File:
 
 def folder(who: str, option: str, path: str) -> Path:
     """The folder that an option names. Raises KkaError where there is none."""
-    found = Path(path).expanduser()
-    if not found.is_dir():
-        what = "a file" if found.exists() else "no such folder"
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        what = "a file" if place.exists() else "no such folder"
         raise KkaError(
-            f"{who}: {option} wants a folder, got {found}, which is {what}. Its path is relative to {Path.cwd()}."
+            f"{who}: {option} wants a folder, got {place}, which is {what}. Its path is relative to {Path.cwd()}."
         )
-    return found
+    return place
 
 
 def pictures(who: str, where: Path) -> list[Path]:
     """All pictures in the folder and those below it, in the order of their names. Raises KkaError where there are
     none."""
-    found = picture_files(where)
-    if not found:
+    paths = picture_files(where)
+    if not paths:
         raise KkaError(f"{who}: {where} wants pictures (png, jpg, tif and what else Pillow reads), got none.")
-    return found
+    return paths
 
 
 def read(
@@ -125,8 +125,7 @@ def _report_kinds(who: str, kinds: Sequence[_Kind], squeeze: bool) -> None:
     if len(modes) > 1:
         _log.warning(
             f"{who}: pictures of several modes ({', '.join(f'{n} of mode {mode}' for mode, n in modes)}): what is"
-            " grey or"
-            " partly transparent among others is seen as different"
+            " grey or partly transparent among others is seen as different"
         )
 
 
@@ -181,8 +180,8 @@ def _apart(rows: NDArray[np.float32], labels: NDArray[np.int64], near: float) ->
         block = np.arange(start, min(start + 512, len(rows)))
         before = np.flatnonzero(kept[: block[-1] + 1])
         same = alike(rows[block], rows[before], near) & (labels[block, None] == labels[before])
-        for i, found in zip(block, same, strict=True):
-            kept[i] = not kept[before[found & (before < i)]].any()
+        for i, equals in zip(block, same, strict=True):
+            kept[i] = not kept[before[equals & (before < i)]].any()
     return kept
 
 
@@ -193,8 +192,9 @@ def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Spl
     from kka.datasets.shared.captioner import write_captions
 
     normal = np.flatnonzero(split.labels == 0)
-    said = dict(zip(normal.tolist(), write_captions(captioner, [files[i] for i in normal.tolist()]), strict=True))
-    return replace(split, captions=tuple(said.get(i, caption) for i, caption in enumerate(split.captions)))
+    written = write_captions(captioner, [files[i] for i in normal.tolist()])
+    captions = dict(enumerate(split.captions)) | dict(zip(normal.tolist(), written, strict=True))
+    return replace(split, captions=tuple(captions.values()))
 
 
 @dataclass(frozen=True)

@@ -20,22 +20,23 @@ def files(who: str, source: str, part: str = "") -> list[Path]:
         except Exception as error:  # each of the hub's many ways to fail means the same to the user
             reason = " ".join(str(error).split())[:200] if revision is None else reason
             continue
-        if found := [
-            p for p in sorted(root.rglob("*.parquet")) if part in ("", re.split(r"[-.]", p.name)[0], p.parent.name)
-        ]:
-            return _of_one_configuration(who, source, root, found)
+        every = sorted(root.rglob("*.parquet"))
+        wanted = [p for p in every if part in ("", re.split(r"[-.]", p.name)[0], p.parent.name)]
+        if wanted:
+            _check_configuration(who, source, root, wanted)
+            return wanted
     raise KkaError(
         f"{who}: '{source}' is no folder here and could not be had from the Hugging Face hub ({reason})."
         " Go online once, or name a folder that holds its files."
     )
 
 
-def _of_one_configuration(who: str, source: str, root: Path, found: list[Path]) -> list[Path]:
-    if len(kinds := sorted({p.relative_to(root).parts[0] for p in found if p.parent != root})) > 1:
+def _check_configuration(who: str, source: str, root: Path, paths: list[Path]) -> None:
+    kinds = sorted({p.relative_to(root).parts[0] for p in paths if p.parent != root})
+    if len(kinds) > 1:
         raise KkaError(
             f"{who}: '{source}' holds several data sets ({', '.join(kinds[:3])}). Fetch one, and name its folder."
         )
-    return found
 
 
 def is_id(source: str) -> bool:

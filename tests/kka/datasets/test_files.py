@@ -321,16 +321,11 @@ def test_mistakes_with_a_folder_are_one_sentence(
 
 def test_a_csv_says_which_split_label_and_group(tmp_path: Path, write: Write) -> None:
     write("p", 12)
-    rows = [
-        f"p/{i}.png,{part},{label},{group}"
-        for i, (part, label, group) in enumerate(
-            [("train", "0", "")] * 3
-            + [("calibration", "good", "")] * 2
-            + [("validation", "normal", ""), ("validation", "1", "dent")]
-            + [("test", "ok", "")] * 2
-            + [("test", "defect", "dent"), ("test", "bad", ""), ("test", "anomaly", "hole")]
-        )
-    ]
+    rows = [f"p/{i}.png,{part},{label},{group}" for i, (part, label, group) in enumerate(
+        [("train", "0", "")] * 3 + [("calibration", "good", "")] * 2 + [("validation", "normal", "")]
+        + [("validation", "1", "dent")]
+        + [("test", "ok", "")] * 2 + [("test", "defect", "dent"), ("test", "bad", ""), ("test", "anomaly", "hole")]
+    )]  # fmt: skip
     (tmp_path / "all.csv").write_text("file,part,label,group\n" + "\n".join(rows) + "\n")
     splits = load("csv", source=tmp_path / "all.csv")
     assert counts(splits) == [(3, 0), (2, 0), (1, 1), (2, 3)]

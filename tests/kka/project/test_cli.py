@@ -85,7 +85,7 @@ def test_the_command_stays_light() -> None:
     heavy = ("torch", "numpy", "transformers", "pydantic", "pyarrow")
     program = f"import sys, kka.project.cli; print([m for m in {heavy} if m in sys.modules])"
     told = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )
     assert told.stdout == "[]\n"
 

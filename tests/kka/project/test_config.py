@@ -6,7 +6,7 @@ import pytest
 from kka.errors import KkaError
 from kka.project.config import check_config, lookup, read_config, with_values
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def raw(**changes: Any) -> dict[str, Any]:

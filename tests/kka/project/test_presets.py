@@ -11,7 +11,7 @@ from kka.errors import KkaError
 from kka.project import presets
 from kka.project.config import Config, check_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = presets.names()
 
 
