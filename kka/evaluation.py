@@ -60,17 +60,17 @@ def evaluate(
     fpr95, `threshold` from the calibration normals with the false_positive_rate it has in truth, and under `groups` the
     auroc of each anomalous group against all normals. Where no anomalies are known, the threshold and
     false_positive_rate are all there is to tell. Raises KkaError where normals are missing."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if labels.any():
-        found["auroc"] = metrics.auroc(scores, labels)
+        figures["auroc"] = metrics.auroc(scores, labels)
         if bootstrap:
             ends = metrics.bootstrap_interval(metrics.auroc, scores, labels, samples=bootstrap, level=level, seed=seed)
-            found["auroc_low"], found["auroc_high"] = ends
-        found["average_precision"] = metrics.average_precision(scores, labels)
-        found["fpr95"] = metrics.fpr_at_tpr(scores, labels, 0.95)
+            figures["auroc_low"], figures["auroc_high"] = ends
+        figures["average_precision"] = metrics.average_precision(scores, labels)
+        figures["fpr95"] = metrics.fpr_at_tpr(scores, labels, 0.95)
     threshold = float(np.quantile(calibration_scores, QUANTILE))
     return {
-        **found,
+        **figures,
         "threshold": threshold,
         "false_positive_rate": float((scores[labels == 0] > threshold).mean()),
         "groups": by_group(scores, labels, groups),
@@ -83,17 +83,20 @@ def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Seq
     no anomalies are known."""
     if not labels.any():
         return {}
-    found = by_group(scores, labels, groups)
-    return {"validation_auroc": metrics.auroc(scores, labels), "hardest_group": min(found, key=lambda g: (found[g], g))}
+    aurocs = by_group(scores, labels, groups)
+    return {
+        "validation_auroc": metrics.auroc(scores, labels),
+        "hardest_group": min(aurocs, key=lambda g: (aurocs[g], g)),
+    }
 
 
-def over_fits(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_fits(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of several fits as one: their means, and with two fits or more `auroc_std`, the standard deviation.
     What is no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
-    first = found[0]
-    averaged: dict[str, Any] = {key: _averaged(key, [f[key] for f in found]) for key in first}
-    if len(found) > 1 and "auroc" in first:
-        averaged["auroc_std"] = statistics.stdev(f["auroc"] for f in found)
+    first = fits[0]
+    averaged: dict[str, Any] = {key: _averaged(key, [f[key] for f in fits]) for key in first}
+    if len(fits) > 1 and "auroc" in first:
+        averaged["auroc_std"] = statistics.stdev(f["auroc"] for f in fits)
     return averaged
 
 

@@ -33,8 +33,8 @@ def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float = 0.95) -> float
     """The share of normals at or above the highest threshold that still finds `tpr` of the anomalies."""
     normal, anomalous = _two(*_checked(scores, labels))
     # rounded before ceil: 0.95 * 20 is 19.000000000000004 for some counts
-    found = max(1, int(np.ceil(round(tpr * len(anomalous), 9))))
-    threshold = np.sort(anomalous)[::-1][found - 1]
+    count = max(1, int(np.ceil(round(tpr * len(anomalous), 9))))
+    threshold = np.sort(anomalous)[::-1][count - 1]
     return float((normal >= threshold).mean())
 
 

@@ -35,10 +35,10 @@ def find(package: str, name: str) -> ModuleType:
 
 def keywords(*functions: Callable[..., Any] | None, without: Iterable[str] = ()) -> list[str]:
     """The parameters that the functions take by keyword, in their order; None takes none."""
-    found = dict.fromkeys(
+    parameters = dict.fromkeys(
         p.name for f in functions if f for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD
     )
-    return [n for n in found if n not in set(without)]
+    return [n for n in parameters if n not in set(without)]
 
 
 def required(function: Callable[..., Any], without: Iterable[str] = ()) -> list[str]:

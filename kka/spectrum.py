@@ -30,8 +30,8 @@ def spectral_gains(generated: Images, real: Images) -> Gains:
     by ring around the zero frequency; uint8 pictures (n, h, w, 3) of one size, as many as there are. The mean colour
     keeps its gain of 1."""
     rings = _rings(*real.shape[1:3])
-    wanted, found = _power(real, rings), _power(generated, rings)
-    gains = np.sqrt(wanted / np.maximum(found, 1e-9)).clip(1 / LARGEST, LARGEST)[rings]
+    wanted, present = _power(real, rings), _power(generated, rings)
+    gains = np.sqrt(wanted / np.maximum(present, 1e-9)).clip(1 / LARGEST, LARGEST)[rings]
     gains[0, 0] = 1
     return np.asarray(gains)
 

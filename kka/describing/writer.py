@@ -196,14 +196,14 @@ def _base(
     memory."""
     wanted = "describe.model: wanted a causal language model by Hugging Face id or path"
     # torch's fused attention is slow backwards on a CPU
-    how: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa" if torch.cuda.is_available() else "eager"}
+    loading: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa" if torch.cuda.is_available() else "eager"}
     if load_in_4bit:
-        how["quantization_config"] = _four_bits()
+        loading["quantization_config"] = _four_bits()
     if device_map:
-        how["device_map"] = device_map
+        loading["device_map"] = device_map
     try:
         tokenizer = AutoTokenizer.from_pretrained(expanduser(model), padding_side="left")
-        base, info = AutoModelForCausalLM.from_pretrained(expanduser(model), output_loading_info=True, **how)
+        base, info = AutoModelForCausalLM.from_pretrained(expanduser(model), output_loading_info=True, **loading)
     except (OSError, ValueError, SafetensorError) as error:
         raise KkaError(f"{wanted}, got '{model}' ({str(error).splitlines()[0]})") from None
     if info["missing_keys"]:  # an encoder, say: the head that predicts words would be of random weights

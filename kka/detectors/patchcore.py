@@ -34,10 +34,10 @@ class Banks(PatchHead):
     def patches(self, features: Tensor) -> Tensor:
         b, _, h, w = features.shape
         rows = features.permute(0, 2, 3, 1).flatten(0, 2) / self.std
-        found: Tensor = self.normal(rows)[:, 0].sqrt()
+        distances: Tensor = self.normal(rows)[:, 0].sqrt()
         if len(self.anomalous.stored):
-            found = found - self.beta * self.anomalous(rows)[:, 0].sqrt()
-        return found.view(b, h, w)
+            distances = distances - self.beta * self.anomalous(rows)[:, 0].sqrt()
+        return distances.view(b, h, w)
 
 
 @dataclass
@@ -74,9 +74,9 @@ class Detector(Patchwise):
         """The anomalies' patches (n, d) that normals have not."""
         if not len(outside):
             return outside
-        usual, found = bank(inside)[:, 0], bank(outside)[:, 0]
+        usual, distances = bank(inside)[:, 0], bank(outside)[:, 0]
         apart = usual[usual > 1e-3 * usual.max()]  # those in the bank are at no distance
-        return outside[found > apart.quantile(self.prune_share)] if len(apart) else outside
+        return outside[distances > apart.quantile(self.prune_share)] if len(apart) else outside
 
     def _coreset(self, rows: Tensor) -> Tensor:
         """The places of rows (n, d) that a greedy k-centre choice takes: each is the farthest from those before it."""

@@ -84,13 +84,13 @@ class Detector(Frozen):
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            found = (
+            loss = (
                 softplus(head(inside)).mean()
                 + softplus(-head(outside)).mean()
                 + self.regularisation * head.weight.square().sum()
             )
-            found.backward()
-            return found
+            loss.backward()
+            return loss
 
         optimizer.step(loss)
         return loss().item()

@@ -42,8 +42,8 @@ class Discriminator(PatchHead):
 
     def patches(self, features: Tensor) -> Tensor:
         b, _, h, w = features.shape
-        found: Tensor = self.body(self.adapted(features.permute(0, 2, 3, 1).flatten(0, 2)))
-        return found.view(b, h, w)
+        scores: Tensor = self.body(self.adapted(features.permute(0, 2, 3, 1).flatten(0, 2)))
+        return scores.view(b, h, w)
 
     def forward(self, features: Tensor) -> Tensor:
         whole = self.body(self.adapted(features.mean((2, 3))))

@@ -60,16 +60,16 @@ class _Pretrained(nn.Module):
         self.register_buffer("mean", torch.tensor(processor["image_mean"]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(processor["image_std"]).view(3, 1, 1))
         self.register_buffer("resized", torch.tensor(self.side or 0))  # so that the fingerprint knows it too
-        self.more = {"interpolate_pos_encoding": True} if model.config.model_type in ("vit", "deit") else {}
+        self.arguments = {"interpolate_pos_encoding": True} if model.config.model_type in ("vit", "deit") else {}
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
         if self.side:
             x = F.interpolate(x, size=self.side, mode="bilinear", align_corners=False)
-        found = self.model((x - self.mean) / self.std, output_hidden_states=True, **self.more)
-        states = list(getattr(found, "reshaped_hidden_states", None) or found.hidden_states)[1:]
+        output = self.model((x - self.mean) / self.std, output_hidden_states=True, **self.arguments)
+        states = list(getattr(output, "reshaped_hidden_states", None) or output.hidden_states)[1:]
         if states[0].ndim == 4:
             return states, None
-        last, depth = found.last_hidden_state, len(states)
+        last, depth = output.last_hidden_state, len(states)
         grid = [x.shape[2] // self.model.config.patch_size, x.shape[3] // self.model.config.patch_size]
         special = last.shape[1] - grid[0] * grid[1]
         blocks = [states[max(0, -(-depth * k // 4) - 1)] for k in (1, 2, 3, 4)]
@@ -195,14 +195,14 @@ def _pretrained(reference: str) -> nn.Module:
 def _side(processor: dict[str, Any]) -> int | None:
     """The side to which pictures are resized, as the model was trained; None where it was not."""
     size = (processor.get("do_center_crop") and processor.get("crop_size")) or processor.get("size") or {}
-    found = (
+    side = (
         size.get("height") or size.get("shortest_edge")
         if isinstance(size, dict)
         else size
         if isinstance(size, int)
         else size[0]
     )
-    return int(found) if found and processor.get("do_resize", True) else None
+    return int(side) if side and processor.get("do_resize", True) else None
 
 
 def _fingerprint(module: nn.Module) -> Tensor:

@@ -158,18 +158,18 @@ class Patchwise(Frozen):
         each = max(1, self.most_patches // len(images))
 
         def some(x: Tensor) -> Tensor:
-            found = self._flat(x)
-            if each >= found.shape[1]:
-                return found
-            chosen = torch.rand(found.shape[:2]).argsort(1)[:, :each]
-            return found.gather(1, chosen[:, :, None].expand(-1, -1, found.shape[2]))
+            patches = self._flat(x)
+            if each >= patches.shape[1]:
+                return patches
+            chosen = torch.rand(patches.shape[:2]).argsort(1)[:, :each]
+            return patches.gather(1, chosen[:, :, None].expand(-1, -1, patches.shape[2]))
 
         return state.batched(images, some)
 
     def _flat(self, x: Tensor) -> Tensor:
         """Patches of float pictures (b, 3, h, w): (b, patches, c)."""
-        found: Tensor = self.features(x)
-        return found.flatten(2).transpose(1, 2)
+        maps: Tensor = self.features(x)
+        return maps.flatten(2).transpose(1, 2)
 
 
 class Bank(nn.Module):
@@ -192,9 +192,11 @@ class Bank(nn.Module):
         parts = []
         for stored, square in zip(self.stored.split(_TILE), squares.split(_TILE), strict=True):
             # what is the same for all stored rows is added last, so that only one matrix is held
-            found = torch.addmm(square[None], rows, stored.T, alpha=-2)
+            distances = torch.addmm(square[None], rows, stored.T, alpha=-2)
             parts.append(
-                found.amin(1, keepdim=True) if k == 1 else found.topk(min(k, found.shape[1]), largest=False).values
+                distances.amin(1, keepdim=True)
+                if k == 1
+                else distances.topk(min(k, distances.shape[1]), largest=False).values
             )
         nearest = torch.cat(parts, 1)
         nearest = nearest.topk(min(k, nearest.shape[1]), largest=False).values
@@ -209,5 +211,5 @@ class Bank(nn.Module):
 def spread(rows: Tensor) -> Tensor:
     """The deviation of each channel of rows (n, c), shape (c,). One that is nearly constant counts as a tenth of the
     average, lest a picture that moves it scores beyond all others."""
-    found = rows.std(0, unbiased=False)
-    return found.clamp_min(0.1 * float(found.mean()) + 1e-6)
+    deviation = rows.std(0, unbiased=False)
+    return deviation.clamp_min(0.1 * float(deviation.mean()) + 1e-6)

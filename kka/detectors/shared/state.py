@@ -77,9 +77,9 @@ def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Te
     every = images if isinstance(images, Tensor) else channels_first(images)
     made: Tensor | None = None  # once for all: parts that are put together at the end would need the memory twice
     for start, part in zip(range(0, len(every), BATCH), every.split(BATCH), strict=True):
-        found = function(floats(torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])))
-        made = found.new_empty(len(every), *found.shape[1:]) if made is None else made
-        made[start : start + len(part)] = found[: len(part)]
+        batch = function(floats(torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])))
+        made = batch.new_empty(len(every), *batch.shape[1:]) if made is None else made
+        made[start : start + len(part)] = batch[: len(part)]
     assert made is not None
     return made
 
@@ -97,10 +97,12 @@ def save(folder: Path, name: str, detector: Any, size: tuple[int, int] | None, t
 
 def facts(folder: Path) -> dict[str, Any]:
     """What detector.json says: detector, size, options. Raises BrokenFile where it is missing or broken."""
-    found = read_json(folder / _FACTS)
-    if not isinstance(found, dict) or set(found) != {"detector", "size", "options"} or len(found["size"]) != 2:
-        raise BrokenFile(f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(found)[:60]}.")
-    return found
+    content = read_json(folder / _FACTS)
+    if not isinstance(content, dict) or set(content) != {"detector", "size", "options"} or len(content["size"]) != 2:
+        raise BrokenFile(
+            f"{folder / _FACTS} wants the keys detector, size and options, got {json.dumps(content)[:60]}."
+        )
+    return content
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
