@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from kka.describing.adapters import is_blank
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -83,8 +83,8 @@ class Writer:
         blank one, it gets a fresh adapter of the shape `lora` from the `seed`, which changes nothing before it is
         trained: its product B A is zero.
 
-        `dtype` auto is that of the model's files, `device_map` auto spreads it over GPUs and memory. Raises KkaError
-        where model or adapter cannot be read.
+        `dtype` auto is that of the model's files, `device_map` auto spreads it over GPUs and memory. Raises KkaError where
+        the model, and BrokenFile where the adapter, cannot be read.
         """
         fresh = adapter is None or is_blank(adapter)
         torch.manual_seed(seed)
@@ -244,7 +244,7 @@ def _saved(base: Any, adapter: Path) -> PeftModel:
     try:
         return PeftModel.from_pretrained(base, adapter, is_trainable=True)
     except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        raise KkaError(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}.") from None
+        raise BrokenFile(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}.") from None
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
