@@ -83,8 +83,8 @@ class Writer:
         blank one, it gets a fresh adapter of the shape `lora` from the `seed`, which changes nothing before it is
         trained: its product B A is zero.
 
-        `dtype` auto is that of the model's files, `device_map` auto spreads it over GPUs and memory. Raises KkaError where
-        the model, and BrokenFile where the adapter, cannot be read.
+        `dtype` auto is that of the model's files, `device_map` auto spreads it over GPUs and memory. Raises KkaError
+        where the model cannot be read, and BrokenFile where the adapter cannot.
         """
         fresh = adapter is None or is_blank(adapter)
         torch.manual_seed(seed)
