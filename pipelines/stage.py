@@ -49,10 +49,6 @@ class Run:
         """The files of the round that this one continues."""
         return self.layout.round(self.previous)
 
-    def path(self, *parts: str) -> Path:
-        """A path in the project."""
-        return self.root.joinpath(*parts)
-
     def seed(self, stage: str, *items: object) -> int:
         """The seed of a stage's item in this round."""
         return seed_of(self.config.seed, stage, self.round, *items)
