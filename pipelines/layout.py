@@ -31,7 +31,6 @@ from kka.records import (
 )
 
 BASELINE = "r0"
-SPLITS = ("train", "calibration", "validation", "test")
 CURVES = ("step", "loss", "accuracy", "margin")  # the columns of an alignment's curves
 _MISTAKES = "mistakes.jsonl"
 _CAPTIONS = "captions.json"

@@ -53,6 +53,10 @@ class Run:
         """The seed of a stage's item in this round."""
         return seed_of(self.config.seed, stage, self.round, *items)
 
+    def fit_seeds(self, n: int) -> list[int]:
+        """The seeds of the detector's fits: that of the round's own, and those of its repeats."""
+        return [self.seed("detect"), *(self.seed("detect", i) for i in range(1, n))]
+
     def seeds(self, stage: str, *items: object, n: int) -> list[int]:
         """The seeds of `n` items, numbered behind `items`."""
         return [self.seed(stage, *items, i) for i in range(n)]

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from kka import alignment
 from kka.alignment import DPO, align, train
 from kka.datasets import blossom
-from kka.describing.writer import Writer, save_adapter
+from kka.describing.writer import Lora, Writer, save_adapter
 from kka.errors import Collapse, KkaError
 from kka.mini.lm import PROMPT
 from kka.records import Description, Pair
@@ -36,7 +36,7 @@ def pairs():
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("r0")
-    save_adapter(Writer.load(MODEL).model, folder)
+    save_adapter(Writer.load(MODEL, lora=Lora()).model, folder)
     return folder
 
 
@@ -299,3 +299,8 @@ def test_an_adapter_that_falls_apart_says_what_to_change(
     with pytest.raises(Collapse) as caught:
         align(small(), THREE, ASKED, lambda: last, QUICK, readable=0.5, distinct=0.6, seed=7)
     assert str(caught.value) == message
+
+
+def test_a_writer_without_an_adapter_cannot_learn(pairs):
+    with pytest.raises(KkaError, match="align: wanted a writer with an adapter, got one without. Load it with `lora`"):
+        train(Writer.load(MODEL), pairs, [PROMPT] * len(pairs), SHORT, seed=1)
