@@ -5,23 +5,23 @@ for a whole `dvc repro` instead of once a stage, costs the stages no time and no
 Every stage imports this module, so what only the watcher needs is imported in its functions."""
 
 import fcntl
-import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError, model_validator
 
 from kka.log import Log
 from kka.project.config import Config
+from kka.project.sections import Section
 from kka.records import read_json
 
 if TYPE_CHECKING:
@@ -41,6 +41,41 @@ def home() -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")).resolve() / "mlruns"
 
 
+class Head(Section, ser_json_inf_nan="constants"):
+    """The first line of a spool file: which stage writes it, and whether MLflow shall record the system's metrics."""
+
+    stage: str
+    round: str
+    config: Config
+    system: bool = False
+
+    @model_validator(mode="after")
+    def _round_is_known(self) -> "Head":
+        if self.round not in ("r0", *self.config.rounds):
+            raise ValueError(f"the config has no round {self.round}")
+        return self
+
+
+class Measurement(Section, ser_json_inf_nan="constants"):
+    """A point of a curve."""
+
+    key: str
+    value: float
+    step: int
+
+
+class End(Section, ser_json_inf_nan="constants"):
+    """The last line of a stage that ended well: what it cost, and its metrics file."""
+
+    seconds: float
+    megabytes: float
+    figures: dict[str, Any]
+
+
+Message = Measurement | End
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+
+
 @contextmanager
 def recording(folder: Path, config: Config, stage: str, name: str, root: Path) -> Iterator[Log]:
     """A Log for what stage `stage` of round `name` measures. When the block ends well, the stage's figures, seconds and
@@ -48,20 +83,22 @@ def recording(folder: Path, config: Config, stage: str, name: str, root: Path) -
     started = time.perf_counter()
     path = folder / "spool" / f"{time.time_ns()}-{os.getpid()}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (part := path.with_suffix(".part")).open("w", encoding="utf-8") as spool:
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as spool:
         fcntl.flock(spool, fcntl.LOCK_EX)  # shows that the stage is alive: the lock ends with the process
 
-        def write(**message: object) -> None:
-            print(json.dumps(message), file=spool, flush=True)
+        def write(message: Head | Message) -> None:
+            print(message.model_dump_json(), file=spool, flush=True)
 
         system = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() in ("true", "1")
-        write(stage=stage, round=name, config=config.model_dump(mode="json"), system=system)
+        write(Head(stage=stage, round=name, config=config, system=system))
         part.rename(path)
         _start_watcher(folder)
-        yield lambda key, value, step: write(key=key, value=value, step=step)
+        yield lambda key, value, step: write(Measurement(key=key, value=value, step=step))
         seconds, megabytes = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         metrics = root / "metrics" / name / f"{stage}.json"
-        write(seconds=seconds, megabytes=megabytes, figures=read_json(metrics) if metrics.exists() else {})
+        figures = read_json(metrics) if metrics.exists() else {}
+        write(End(seconds=seconds, megabytes=megabytes, figures=figures))
     print(f"{stage} {name}: {seconds:.1f} s, {megabytes:.0f} MB at most", file=sys.stderr)
 
 
@@ -71,22 +108,23 @@ class SpoolFile:
     last message has been read."""
 
     path: Path
-    head: dict[str, Any] = field(default_factory=dict)
+    head: Head | None = None
     offset: int = 0
     alive: bool = True
     ended: bool = False
 
-    def read(self) -> list[dict[str, Any]]:
-        """The messages since the last call. Raises json.JSONDecodeError for a line that is none."""
+    def read(self) -> list[Message]:
+        """The messages since the last call. Raises ValidationError for a line that is none, and where a stage that has
+        ended left no head."""
         self.alive = not self._unlocked()  # asked first, so that the last messages of a stage that has ended are read
         with self.path.open("rb") as spool:
             spool.seek(self.offset)
             whole, _, _ = spool.read().rpartition(b"\n")
         self.offset += len(whole) + bool(whole)
-        messages = [json.loads(line) for line in whole.splitlines()]
-        if messages and not self.head:
-            self.head = messages.pop(0)
-        return messages
+        lines = whole.splitlines()
+        if self.head is None and (lines or not self.alive):
+            self.head = Head.model_validate_json(lines.pop(0) if lines else b"")
+        return [_MESSAGE.validate_json(line) for line in lines]
 
     def _unlocked(self) -> bool:
         with self.path.open("rb") as spool:
@@ -123,14 +161,12 @@ class Reader:
 
     def _drain(self, path: Path) -> None:
         file = self.files.setdefault(path, SpoolFile(path))
-        first = not file.head
+        first = file.head is None
         try:
             messages = file.read()
-            if not file.head and not file.alive:
-                raise json.JSONDecodeError("no first line", str(path), 0)
             if file.head and (messages or first or not file.alive):
-                self._record(file, messages)
-        except (ValidationError, json.JSONDecodeError):  # of another version, or torn
+                self._record(file, file.head, messages)
+        except ValidationError:  # of another version, or torn
             del self.files[path]
             self.refused.add(path)
             return
@@ -141,23 +177,23 @@ class Reader:
         if not file.alive:
             path.unlink()
 
-    def _record(self, file: SpoolFile, messages: Sequence[Mapping[str, Any]]) -> None:
+    def _record(self, file: SpoolFile, head: Head, messages: Sequence[Message]) -> None:
         from pipelines.tracking.runs import Tracker, brief, figures
 
-        stage, name, config = file.head["stage"], file.head["round"], Config.model_validate(file.head["config"])
+        stage, name, config = head.stage, head.round, head.config
         key = config.model_dump_json()
         if key not in self.trackers:
             self.trackers[key] = Tracker(self.home, config)
         tracker = self.trackers[key]
         run, points = tracker.round(name), []
-        self._monitor(file, run, tracker.uri)
+        self._monitor(file, head, run, tracker.uri)
         for message in messages:
-            if "key" in message:
-                points.append((message["key"], message["value"], message["step"]))
+            if isinstance(message, Measurement):
+                points.append((message.key, message.value, message.step))
                 continue
             file.ended = True
-            measured = figures(stage, message["figures"])
-            costs = [(f"{what}/{stage}", message[what], 0) for what in ("seconds", "megabytes")]
+            measured = figures(stage, message.figures)
+            costs = [(f"seconds/{stage}", message.seconds, 0), (f"megabytes/{stage}", message.megabytes, 0)]
             points += [*measured, *costs]
             if stage == "evaluate" and name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
                 number = tracker.number(name)
@@ -166,9 +202,9 @@ class Reader:
         tracker.record(run, points)
         tracker.status(run, "FINISHED" if file.ended else "RUNNING" if file.alive else "FAILED")
 
-    def _monitor(self, file: SpoolFile, run: str, uri: str) -> None:
+    def _monitor(self, file: SpoolFile, head: Head, run: str, uri: str) -> None:
         """MLflow's system metrics while the stage runs, where MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks for them."""
-        if self.monitoring and file.alive and file.head.get("system") and file.path not in self.monitors:
+        if self.monitoring and file.alive and head.system and file.path not in self.monitors:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
             self.monitors[file.path] = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=uri)

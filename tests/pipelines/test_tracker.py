@@ -3,6 +3,7 @@ by."""
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -25,10 +26,11 @@ from typer.testing import CliRunner
 from kka.errors import KkaError
 from kka.project import presets
 from kka.project.config import Config, with_values
+from kka.records import write_json
 from pipelines.track import bring_all
 from pipelines.tracking import database
 from pipelines.tracking.database import connect
-from pipelines.tracking.live import Reader
+from pipelines.tracking.live import End, Head, Measurement, Reader, SpoolFile, recording
 from pipelines.tracking.provenance import _cache, _restore, _states, describe, replay
 from pipelines.tracking.reconcile import Costs, RoundRecord, bring_up_to_date, headline
 from pipelines.tracking.runs import Tracker, title
@@ -332,11 +334,22 @@ def test_a_spool_file_of_another_version_is_set_aside_and_named_once(
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     home, head = tmp_path / "mlruns", {"stage": "detect", "round": "r1", "system": False}
     (home / "spool").mkdir(parents=True)
-    old, torn, good = (home / "spool" / f"{name}.jsonl" for name in ("1-old", "2-torn", "3-good"))
+    old, torn, good = (home / "spool" / f"{name}.jsonl" for name in ("1-old", "2-torn", "9-good"))
     old.write_text(json.dumps(head | {"config": {"renamed": 1}}) + "\n")
     torn.write_text('{"stage": "det\n')
     message = {"key": "detect/loss", "value": 1.0, "step": 0}
-    good.write_text(json.dumps(head | {"config": tiny().model_dump(mode="json")}) + f"\n{json.dumps(message)}\n")
+    head |= {"config": tiny().model_dump(mode="json")}
+    good.write_text(json.dumps(head) + f"\n{json.dumps(message)}\n")
+    others = {
+        "3-keys": {"version": 7},
+        "4-value": [1],
+        "5-round": head | {"round": "r9"},
+        "6-message": {"name": "detect/loss"},
+        "7-end": {"seconds": 1.0},
+    }
+    for name, line in others.items():
+        lines = [head, line] if name in ("6-message", "7-end") else [line]
+        (home / "spool" / f"{name}.jsonl").write_text("".join(f"{json.dumps(part)}\n" for part in lines))
     contents = old.read_text()
 
     reader = Reader(home, monitors=False)  # as the watcher does, of which nobody reads what it prints
@@ -347,10 +360,25 @@ def test_a_spool_file_of_another_version_is_set_aside_and_named_once(
     bring_up_to_date(tmp_path, home)
     bring_up_to_date(tmp_path, home)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kka: ")]
-    assert len(said) == 2 and "1-old.refused is of another version" in said[0] and "2-torn.refused" in said[1]
+    assert "1-old.refused is of another version" in said[0]
+    assert [line.partition(".refused")[0].rpartition("/")[2] for line in said] == ["1-old", "2-torn", *others]
     assert (home / "spool" / "1-old.refused").read_text() == contents
     tracker = Tracker(home, tiny())
     assert tracker.client.get_run(tracker.round("r1")).data.metrics["detect/loss"] == 1.0
+
+
+def test_what_a_stage_writes_to_the_spool_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that are no numbers, too: a loss may be NaN."""
+    monkeypatch.setattr("pipelines.tracking.live._start_watcher", lambda folder: None)
+    write_json(tmp_path / "metrics" / "r1" / "detect.json", {"images": 3})
+    with recording(tmp_path / "mlruns", tiny(), "detect", "r1", tmp_path) as log:
+        log("detect/loss", math.nan, 1)
+    (path,) = (tmp_path / "mlruns" / "spool").glob("*.jsonl")
+    file = SpoolFile(path)
+    (loss, end) = file.read()
+    assert file.head == Head(stage="detect", round="r1", config=tiny())
+    assert isinstance(loss, Measurement) and math.isnan(loss.value) and (loss.key, loss.step) == ("detect/loss", 1)
+    assert isinstance(end, End) and end.figures == {"images": 3} and end.seconds >= 0 and end.megabytes > 0
 
 
 class Repository:
