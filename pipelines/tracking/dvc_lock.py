@@ -1,4 +1,4 @@
-"""What dvc.lock vouches for: which stages were run with the parameters of now, and what they wrote."""
+"""What dvc.lock vouches for: which stages ran with the current parameters, and what they wrote."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kka.errors import KkaError
+from kka.project.config import lookup
 
 
 def lock_file(root: Path) -> Path:
@@ -29,29 +30,29 @@ class Lock:
 
     @classmethod
     def read(cls, root: Path, *, reported: bool = False) -> "Lock":
-        """`reported`: the report has just been written, which DVC notes down when its stage has ended. Raises KkaError
-        where there is no dvc.lock."""
+        """`reported`: the report has just been written, but DVC adds it to dvc.lock only when its stage ends. Raises
+        KkaError where there is no dvc.lock."""
         stages = yaml.safe_load(lock_file(root).read_text(encoding="utf-8"))["stages"]
         fresh = _fresh(stages, yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")))
-        if reported and (md5 := _md5(root / "report")):
+        md5 = _md5(root / "report") if reported else None
+        if md5:
             fresh["report"] = {"report": md5}
         return cls(root, fresh)
 
     def files(self, stage: str, folder: str) -> list[Path]:
-        """What the stage wrote beneath `folder` and what still stands there, unchanged."""
+        """The files that the stage wrote to `folder` and that are still there, unchanged."""
         outs = self.stages.get(stage, {})
         return [self.root / p for p in outs if p.startswith(f"{folder}/") and _md5(self.root / p) == outs[p]]
 
     def whole(self, stage: str, path: str) -> Path | None:
-        """The file or folder that the stage wrote to `path`, if it stands there unchanged."""
-        wanted, found = self.out(stage, path), self.root / path
-        return found if wanted is not None and _md5(found) == wanted else None
+        """The file or folder that the stage wrote to `path`, if it is still there, unchanged."""
+        md5, place = self.out(stage, path), self.root / path
+        return place if md5 is not None and _md5(place) == md5 else None
 
     def md5(self, path: Path) -> str:
         """The MD5 of a file or folder that is `whole`."""
-        return next(
-            outs[name] for outs in self.stages.values() if (name := path.relative_to(self.root).as_posix()) in outs
-        )
+        name = path.relative_to(self.root).as_posix()
+        return next(outs[name] for outs in self.stages.values() if name in outs)
 
     def out(self, stage: str, path: str) -> str | None:
         """The MD5 of what the stage wrote to `path`, or None."""
@@ -59,10 +60,10 @@ class Lock:
 
 
 def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The outs of the stages whose parameters are those of now, and whose deps are outs of such stages or none's at
-    all.
+    """The outs of the stages that ran with the current parameters. Each dep is an out of such a stage, or no stage
+    writes it.
 
-    A changed parameter makes everything behind it stale, as in `dvc status`; of changed code nothing is known here.
+    A changed parameter makes everything behind it stale, as in `dvc status`. Changed code is not noticed here.
     """
     outs = {name: {o["path"]: o["md5"] for o in stage.get("outs", [])} for name, stage in stages.items()}
     writers = {path: name for name, paths in outs.items() for path in paths}
@@ -71,7 +72,7 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
     def fresh(name: str) -> bool:
         if name not in known:
             stage = stages[name]
-            mine = all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
+            mine = all(lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
             known[name] = (
                 mine
                 and _continues(params, name, stage["cmd"])
@@ -87,19 +88,13 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
 
 
 def _continues(params: Mapping[str, Any], name: str, command: str) -> bool:
-    """Whether a round's stage ran as the continuation of the round that it continues now."""
+    """Whether a round's stage ran on the previous round that params.yaml gives it now."""
     _, _, item = name.partition("@")
-    return not item or command.split()[-2:] == [item, _lookup(params, f"rounds.{item}.prev")]
-
-
-def _lookup(params: Any, key: str) -> Any:
-    for part in key.split("."):
-        params = params.get(part) if isinstance(params, dict) else None
-    return params
+    return not item or command.split()[-2:] == [item, lookup(params, f"rounds.{item}.prev")]
 
 
 def _md5(path: Path) -> str | None:
-    """As DVC has it: of a folder that of the list of its files, with the ending .dir."""
+    """The MD5 as DVC computes it. That of a folder is the MD5 of its list of files, and ends in .dir."""
     if path.is_dir():
         files = sorted((p.relative_to(path).as_posix(), _md5(p)) for p in path.rglob("*") if p.is_file())
         listed = json.dumps([{"md5": md5, "relpath": name} for name, md5 in files]).encode()
