@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kka.detectors import Detector
 from kka.errors import BrokenFile, KkaError
 from kka.images import read_captions, read_images, read_split
+from kka.project.config import BASELINE as BASELINE  # the stages have it from here
 from kka.records import (
     Anomaly,
     Description,
@@ -30,7 +31,6 @@ from kka.records import (
     write_text,
 )
 
-BASELINE = "r0"
 CURVES = ("step", "loss", "accuracy", "margin")  # the columns of an alignment's curves
 _MISTAKES = "mistakes.jsonl"
 _CAPTIONS = "captions.json"

@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock
 
 from kka.log import Log, silent
-from kka.project.config import Config, lookup
+from kka.project.config import BASELINE, Config, lookup
 from kka.records import read_json, write_json
 from pipelines.stage import Run, make_run
 
@@ -32,7 +32,7 @@ def run_loop(config: Config, root: Path, log: Log = silent, *, report: bool = Tr
 
     A stage that was completed in `root` with the same parameters, code and data is not done again. Raises what the
     stages raise."""
-    order = [("prepare", "r0"), ("baseline", "r0"), ("evaluate", "r0")]
+    order = [("prepare", BASELINE), ("baseline", BASELINE), ("evaluate", BASELINE)]
     order += [(stage, name) for name in config.lineage(config.last) for stage in ROUND]
     for stage, name in [*order, ("report", config.last)] if report else order[:-1]:
         step(stage, make_run(config, root, [name], log))

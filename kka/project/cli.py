@@ -100,9 +100,10 @@ def check(
 def _splits(config: "Config") -> "Splits":
     """What the stage `prepare` would write."""
     from kka import datasets
+    from kka.project.config import BASELINE
     from kka.records import seed_of
 
-    section, seed = config.prepare, seed_of(config.seed, "prepare", "r0")
+    section, seed = config.prepare, seed_of(config.seed, "prepare", BASELINE)
     return datasets.load(section.dataset, seed, section.image_size, **section.options)
 
 
@@ -224,11 +225,11 @@ def _check_file(command: str, out: Path) -> None:
 
 def _scorer(command: str, name: str | None) -> "Scorer":
     """The detector of the round `name` of this folder's project; of the last one by default."""
-    from kka.project.config import read_config
+    from kka.project.config import BASELINE, read_config
     from kka.scoring import Scorer
 
     config = read_config(Path("params.yaml"))
-    known = ["r0", *config.rounds]
+    known = [BASELINE, *config.rounds]
     if name is not None and name not in known:
         raise KkaError(f"{command}: params.yaml has no round '{name}'. It has {', '.join(known)}.")
     calibration = Path("data", "splits", "calibration")

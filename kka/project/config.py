@@ -11,6 +11,8 @@ from pydantic import ValidationError, model_validator
 from kka.errors import KkaError
 from kka.project.sections import Align, Assess, Describe, Detect, Evaluate, Prepare, Round, Section, Synthesize, Tune
 
+BASELINE = "r0"  # round zero: the detector without generated anomalies
+
 
 class Config(Section):
     seed: int = 0
@@ -36,9 +38,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _rounds_form_a_chain(self) -> "Config":
         for name, item in self.rounds.items():
-            if item.prev != "r0" and item.prev not in self.rounds:
+            if item.prev != BASELINE and item.prev not in self.rounds:
                 raise ValueError(
-                    f"rounds.{name}: prev wants r0 or another round ({', '.join(self.rounds)}), got '{item.prev}'"
+                    f"rounds.{name}: prev wants {BASELINE} or another round ({', '.join(self.rounds)}), got '{item.prev}'"
                 )
         if self.last not in self.rounds:
             raise ValueError(
@@ -49,9 +51,9 @@ class Config(Section):
         return self
 
     def lineage(self, name: str) -> list[str]:
-        """The rounds up to and with `name`, first round first, r0 left out."""
+        """The rounds up to and with `name`, first round first, without BASELINE."""
         chain: list[str] = []
-        while name != "r0":
+        while name != BASELINE:
             if name in chain:
                 raise ValueError(
                     f"rounds: {name} comes before itself ({' -> '.join(chain)}); let each prev name an earlier round"

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from kka.log import Log
-from kka.project.config import Config
+from kka.project.config import BASELINE, Config
 from kka.project.sections import Section
 from kka.records import read_json
 
@@ -51,7 +51,7 @@ class Head(Section, ser_json_inf_nan="constants"):
 
     @model_validator(mode="after")
     def _round_is_known(self) -> "Head":
-        if self.round not in ("r0", *self.config.rounds):
+        if self.round not in (BASELINE, *self.config.rounds):
             raise ValueError(f"the config has no round {self.round}")
         return self
 
@@ -195,7 +195,7 @@ class Reader:
             measured = figures(stage, message.figures)
             costs = [(f"seconds/{stage}", message.seconds, 0), (f"megabytes/{stage}", message.megabytes, 0)]
             points += [*measured, *costs]
-            if stage == "evaluate" and name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
+            if stage == "evaluate" and name in (BASELINE, *config.lineage(config.last)) and tracker.leads(name):
                 number = tracker.number(name)
                 headline = [(HEADLINE[key], brief(value), number) for key, value, _ in measured if key in HEADLINE]
                 tracker.record(tracker.parent, headline)

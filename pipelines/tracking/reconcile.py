@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from kka.project.config import Config, read_config
+from kka.project.config import BASELINE, Config, read_config
 from kka.records import Description, read_json, read_records, write_json
 from pipelines.layout import read_csv
 from pipelines.reporting.tables import LEGEND, hardest_group
@@ -21,8 +21,8 @@ from pipelines.tracking.package import log_model
 from pipelines.tracking.runs import Point, Tracker, brief, figures, revision, title
 
 STAGES = ("describe", "synthesize", "assess", "detect", "align", "evaluate")
-BASELINE = ("prepare", "baseline", "evaluate-baseline")
-SPLITS = {"train": "training", "calibration": "calibration", "validation": "validation", "test": "testing"}
+BASELINE_STAGES = ("prepare", "baseline", "evaluate-baseline")
+USES = {"train": "training", "calibration": "calibration", "validation": "validation", "test": "testing"}
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ def reconcile(root: Path, home: Path, *, reported: bool = False, commit: str | N
     tracker, costs = Tracker(home, config), Costs(home)
     now = commit or revision(root)
     records = {}
-    for name in ("r0", *config.rounds):
+    for name in (BASELINE, *config.rounds):
         if record := _round(tracker, lock, costs, name, now):
             records[name] = record
     costs.write()
     for name, record in records.items():
-        if "evaluate" in record.figures and "evaluate" in records["r0"].figures:
+        if "evaluate" in record.figures and "evaluate" in records[BASELINE].figures:
             _compare(tracker, lock, records, name)
     if records:
         _complete_parent(tracker, lock)
@@ -119,7 +119,7 @@ def reconcile(root: Path, home: Path, *, reported: bool = False, commit: str | N
 
 def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str, now: str) -> RoundRecord | None:
     """Records a round's own figures, hashes, inputs and pictures. None where dvc.lock vouches for no stage of it."""
-    wanted = BASELINE if name == "r0" else [f"{stage}@{name}" for stage in STAGES]
+    wanted = BASELINE_STAGES if name == BASELINE else [f"{stage}@{name}" for stage in STAGES]
     stages = [stage for stage in wanted if stage in lock.stages]
     if not stages:
         return None
@@ -147,17 +147,17 @@ def _compare(tracker: Tracker, lock: Lock, records: Mapping[str, RoundRecord], n
     """Records what a round is worth: its model, and the headline, on the parent too where the round leads to the last
     one."""
     record, config, run = records[name], tracker.config, tracker.round(name)
-    chain = [] if name == "r0" else config.lineage(name)
+    chain = [] if name == BASELINE else config.lineage(name)
     spent = [records[r].seconds if r in records else None for r in chain]
     seconds = None if None in spent else sum(s for s in spent if s is not None)
-    points = headline(record, records["r0"], tracker.number(name), seconds)
-    detector = lock.whole("baseline" if name == "r0" else f"detect@{name}", f"data/{name}/detector")
+    points = headline(record, records[BASELINE], tracker.number(name), seconds)
+    detector = lock.whole("baseline" if name == BASELINE else f"detect@{name}", f"data/{name}/detector")
     if detector and lock.whole(evaluation(name), f"data/{name}/scores.csv"):
         digests = {"dvc.detector": record.hashes["detector"], "dvc.test": lock.out("prepare", "data/splits/test") or ""}
         model = log_model(tracker, run, name, lock.root, digests)
         tracker.record(run, points, model)
     tracker.record(run, points)
-    if name in ("r0", *config.lineage(config.last)) and tracker.leads(name):
+    if name in (BASELINE, *config.lineage(config.last)) and tracker.leads(name):
         tracker.record(tracker.parent, points)
     tracker.tag(run, {"mlflow.note.content": _round_note(config, record, run, points)})
     tracker.status(run, "FINISHED")
@@ -166,7 +166,7 @@ def _compare(tracker: Tracker, lock: Lock, records: Mapping[str, RoundRecord], n
 def _inputs(tracker: Tracker, lock: Lock, name: str) -> Iterator[tuple[str, str, str, str]]:
     """Name, MD5, path and use of the data that a round stands on: the splits, and its generated anomalies."""
     data = tracker.config.prepare.dataset
-    wanted = [(f"{data} {split}", "prepare", f"data/splits/{split}", use) for split, use in SPLITS.items()]
+    wanted = [(f"{data} {split}", "prepare", f"data/splits/{split}", use) for split, use in USES.items()]
     wanted.append((f"generated {name}", f"synthesize@{name}", f"data/{name}/anomalies", "training"))
     for label, stage, path, use in wanted:
         if md5 := lock.out(stage, path):
@@ -191,7 +191,7 @@ def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
 def _complete_parent(tracker: Tracker, lock: Lock) -> None:
     """Logs the report and the parameters, once; and the end, when the last round has been evaluated."""
     run, config = tracker.parent, tracker.config
-    tracker.inputs(run, _inputs(tracker, lock, "r0"))
+    tracker.inputs(run, _inputs(tracker, lock, BASELINE))
     tags = tracker.client.get_run(run).data.tags
     # the curve there may be of more rounds than params.yaml asks for now
     longer = tags.get("kka.curve", "").startswith(f"{tracker.chain(config.last)}/")
@@ -219,7 +219,7 @@ def _parent_note(config: Config, run: str, table: str) -> str:
 def _round_note(config: Config, record: RoundRecord, run: str, points: Sequence[Point]) -> str:
     """What MLflow shows of a round's run, in Markdown."""
     name = record.name
-    before = "normal pictures alone" if name == "r0" else f"after `{config.rounds[name].prev}`"
+    before = "normal pictures alone" if name == BASELINE else f"after `{config.rounds[name].prev}`"
     values = ", ".join(f"{key} {value:.4g}" for key, value, _ in points)
     files = "\n".join(f"| `data/{name}/{key}` | `{md5}` |" for key, md5 in record.hashes.items())
     what = f"Round `{name}` of **{title(config)}**, {before}."
@@ -232,7 +232,7 @@ def _way_back(run: str) -> str:
 
 def evaluation(name: str) -> str:
     """The stage that evaluates a round."""
-    return f"evaluate@{name}" if name != "r0" else "evaluate-baseline"
+    return f"evaluate@{name}" if name != BASELINE else "evaluate-baseline"
 
 
 def curves(path: Path) -> list[Point]:

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock
 
 from kka.project import presets
-from kka.project.config import Config, flatten
+from kka.project.config import BASELINE, Config, flatten
 from pipelines.layout import CURVES
 from pipelines.tracking.database import connect
 
@@ -59,13 +59,13 @@ class Tracker:
     def round(self, name: str) -> str:
         """The id of a round's run. A round is known by its chain, for its name may stand for another one day."""
         tags = {"mlflow.parentRunId": self.parent, "kka.round": name}
-        if name != "r0":
+        if name != BASELINE:
             tags["kka.previous"] = self.round(self.config.rounds[name].prev)
         return self._run(self.chain(name), name, tags)
 
     def chain(self, name: str) -> str:
         """The names of the rounds up to this one."""
-        return "/".join(["r0", *(self.config.lineage(name) if name != "r0" else [])])
+        return "/".join([BASELINE, *(self.config.lineage(name) if name != BASELINE else [])])
 
     def number(self, name: str) -> int:
         """How many rounds this one stands on."""
@@ -79,7 +79,7 @@ class Tracker:
     def leads(self, name: str) -> bool:
         """Whether the round is on the curve of the parent: the longest chain that began there. Branches are on their
         own runs alone."""
-        chain, curve = self.chain(name), self.client.get_run(self.parent).data.tags.get("kka.curve", "r0")
+        chain, curve = self.chain(name), self.client.get_run(self.parent).data.tags.get("kka.curve", BASELINE)
         if chain.startswith(f"{curve}/"):
             self.client.set_tag(self.parent, "kka.curve", chain)
         return f"{chain}/".startswith(f"{curve}/") or f"{curve}/".startswith(f"{chain}/")
