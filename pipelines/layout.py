@@ -31,6 +31,7 @@ from kka.records import (
     write_text,
 )
 
+SCORES = "scores.csv"
 CURVES = ("step", "loss", "accuracy", "margin")  # the columns of an alignment's curves
 _MISTAKES = "mistakes.jsonl"
 _CAPTIONS = "captions.json"
@@ -88,7 +89,7 @@ class RoundFiles:
     @property
     def scores(self) -> Path:
         """The detector's scores of the calibration and of the test split."""
-        return self._data / "scores.csv"
+        return self._data / SCORES
 
     @property
     def mistakes(self) -> Path:
@@ -145,10 +146,9 @@ class RoundFiles:
                 " `dvc repro`."
             )
 
-    def read_scores(self) -> "Scores":
-        """What the test split scored."""
-        rows = [row for row in read_csv(self.scores) if row["split"] == "test"]
-        return Scores(np.array([float(r["score"]) for r in rows]), np.array([int(r["label"]) for r in rows]))
+    def read_scores(self, split: str = "test") -> "Scores":
+        """The scores of the `test` or of the `calibration` split."""
+        return read_scores(self.scores, split)
 
     def read_mistakes(self) -> tuple[list[Mistake], Images]:
         """The mistakes with their pictures."""
@@ -212,7 +212,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of the test split with their labels (0 normal, 1 anomalous), shape (n,) each."""
+    """The scores of a split with their labels (0 normal, 1 anomalous), shape (n,) each."""
 
     values: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -233,6 +233,12 @@ def _recorded(stored: Images, anomaly: Anomaly) -> Images:
             f" names. Run `dvc repro --force synthesize@{anomaly.round}`, then `dvc repro`."
         )
     return np.asarray(stored[anomaly.row])
+
+
+def read_scores(path: Path, split: str) -> Scores:
+    """The scores of a split in a scores.csv, in its order. Raises BrokenFile where there is no such file."""
+    rows = [row for row in read_csv(path) if row["split"] == split]
+    return Scores(np.array([float(r["score"]) for r in rows]), np.array([int(r["label"]) for r in rows]))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -58,8 +58,8 @@ def connect(home: Path) -> tuple[Any, str]:
             )
         except mlflow.MlflowException as error:
             raise KkaError(
-                f"MLflow at {uri} wants to be reached, got: {brief(error, 160)}... Nothing is lost: when it is there,"
-                " run the command again."
+                f"cannot reach MLflow at {uri}: {one_line(error, 160)}... Nothing is lost: run the command again when"
+                " it is there."
             ) from None
         if not server:
             _settle(database, experiment.artifact_location, artifacts)
@@ -116,8 +116,8 @@ def address(experiment: str, server: str) -> str:
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
-def brief(error: Exception, length: int) -> str:
-    """An error's words on one line."""
+def one_line(error: Exception, length: int) -> str:
+    """The first `length` characters of an error, on one line."""
     return " ".join(str(error).split())[:length]
 
 
@@ -130,7 +130,7 @@ class _Guard(Guard):
         mlflow = sys.modules.get("mlflow")  # where it is not imported, the error is not its own
         if mlflow is None or not isinstance(error, mlflow.MlflowException):
             return None
-        return f"MLflow says: {brief(error, 300)}. Nothing is lost: mend that, and run the command again."
+        return f"MLflow says: {one_line(error, 300)}. Nothing is lost: mend that, and run the command again."
 
 
 class Commands(_Guard, TyperGroup):

@@ -19,9 +19,9 @@ from filelock import FileLock
 from kka import metrics
 from kka.errors import KkaError
 from kka.project.config import Config
-from kka.records import read_json, write_json
-from pipelines.layout import read_csv
-from pipelines.tracking.database import brief
+from kka.records import write_json
+from pipelines.layout import SCORES, Layout, RoundFiles, Scores, read_scores
+from pipelines.tracking.database import one_line
 from pipelines.tracking.runs import Tracker
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -46,35 +46,35 @@ def log_model(tracker: Tracker, run: str, name: str, root: Path, digests: Mappin
         "kka.detector": config.detect.detector,
         "kka.round": name,
     }
-    made = client.create_logged_model(
+    model = client.create_logged_model(
         experiment, name=f"detector-{name}", source_run_id=run, tags=about, model_type="pyfunc"
     )
     with tempfile.TemporaryDirectory() as folder:
-        save_model(Path(folder, "model"), root, name, config, made, run)
-        client.log_model_artifacts(made.model_id, str(Path(folder, "model")))
+        save_model(Path(folder, "model"), Layout(root), name, config, model, run)
+        client.log_model_artifacts(model.model_id, str(Path(folder, "model")))
     from mlflow.entities import LoggedModelOutput
 
-    client.log_outputs(run, [LoggedModelOutput(made.model_id, 0)])
-    client.finalize_logged_model(made.model_id, "READY")
-    return str(made.model_id)
+    client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
 
 
-def save_model(folder: Path, root: Path, name: str, config: Config, made: Any, run: str) -> None:
-    """Writes the model of round `name` in MLflow's format."""
+def save_model(folder: Path, layout: Layout, name: str, config: Config, logged: Any, run: str) -> None:
+    """Writes the model of round `name` in MLflow's format; `logged` is its LoggedModel."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    with _parts(root, name, config) as (artifacts, code):
+    with _parts(layout.round(name), config) as (artifacts, code):
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(Path(__file__).with_name("served.py")),
             mlflow_model=Model(
-                artifact_path=made.artifact_location, model_uuid=made.model_id, run_id=run, model_id=made.model_id
+                artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run, model_id=logged.model_id
             ),
             artifacts={k: str(v) for k, v in artifacts.items()},
             code_paths=[str(code)],
             signature=_signature(),
-            input_example=_example(root),
+            input_example=_example(layout),
             pip_requirements=_requirements(artifacts["detector"]),
         )
     for cache in folder.rglob("__pycache__"):  # saving runs the code once
@@ -82,13 +82,12 @@ def save_model(folder: Path, root: Path, name: str, config: Config, made: Any, r
 
 
 @contextmanager
-def _parts(root: Path, name: str, config: Config) -> Iterator[tuple[dict[str, Path], Path]]:
+def _parts(files: RoundFiles, config: Config) -> Iterator[tuple[dict[str, Path], Path]]:
     """The artifacts by name, and `kka` without the models that no detector needs."""
     import kka
 
-    detector = root / "data" / name / "detector"
-    options = _options(detector)
-    place, function = _own_backbone(root, options)
+    options = _options(files.detector)
+    place, function = _own_backbone(files.root, options)
     spared = () if "backbone" in options else ("features",)
     with tempfile.TemporaryDirectory() as folder:
         code, facts = Path(folder, "kka"), Path(folder, "facts.json")
@@ -96,13 +95,16 @@ def _parts(root: Path, name: str, config: Config) -> Iterator[tuple[dict[str, Pa
             Path(kka.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__", "lm", "t2i", *spared)
         )
         prepared = {"image_size": config.prepare.image_size, "squeeze": config.prepare.squeeze}
-        write_json(facts, prepared | {"calibration": sorted(scores(root, name, "calibration")), "function": function})
-        artifacts = {"detector": detector, "facts": facts, "scores": root / "data" / name / "scores.csv"}
+        calibration = np.sort(files.read_scores("calibration").values).tolist()
+        write_json(facts, prepared | {"calibration": calibration, "function": function})
+        artifacts = {"detector": files.detector, "facts": facts, "scores": files.scores}
         yield artifacts | ({"backbone": place} if place else {}), code
 
 
 def _options(detector: Path) -> dict[str, Any]:
-    options: dict[str, Any] = read_json(detector / "detector.json")["options"]
+    from kka.detectors.shared.state import facts  # which imports torch
+
+    options: dict[str, Any] = facts(detector)["options"]
     return options
 
 
@@ -114,11 +116,6 @@ def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, 
     place, colon, function = named.rpartition(":") if is_factory(named) else (named, "", "")
     path = root / Path(place).expanduser()
     return (path, colon + function) if named != BUILT_IN and path.exists() else (None, "")
-
-
-def scores(root: Path, name: str, split: str) -> list[float]:
-    """The scores of a split's pictures by the round's detector, in their order."""
-    return [float(row["score"]) for row in read_csv(root / "data" / name / "scores.csv") if row["split"] == split]
 
 
 def _requirements(detector: Path) -> list[str]:
@@ -141,7 +138,7 @@ def _signature() -> Any:
     )
 
 
-def _example(root: Path) -> Any:
+def _example(layout: Layout) -> Any:
     """A table of one calibration normal."""
     import pandas as pd
     from PIL import Image
@@ -149,7 +146,7 @@ def _example(root: Path) -> Any:
     from kka.images import read_shard, shard_path
 
     buffer = io.BytesIO()
-    Image.fromarray(read_shard(shard_path(root / "data" / "splits" / "calibration", 0))[0]).save(buffer, format="PNG")
+    Image.fromarray(read_shard(shard_path(layout.split("calibration"), 0))[0]).save(buffer, format="PNG")
     return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]})
 
 
@@ -159,13 +156,12 @@ class Evaluated:
 
     model: str
     digest: str
-    scores: list[float]
-    labels: list[int]
+    scores: Scores
 
     @property
     def auroc(self) -> float:
         """Of this detector, the round's first fit; that of MLflow's figures is the mean over all fits."""
-        return metrics.auroc(self.scores, self.labels)
+        return metrics.auroc(self.scores.values, self.scores.labels)
 
 
 def register(client: Any, run: Any, home: Path, name: str | None, force: bool) -> str:
@@ -216,11 +212,9 @@ def read_evaluated(client: Any, model: Any) -> Evaluated:
     ours."""
     import mlflow
 
-    uri = f"{model.artifact_location}/artifacts/scores.csv"
+    uri = f"{model.artifact_location}/artifacts/{SCORES}"
     path = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=client.tracking_uri))
-    test = [row for row in read_csv(path) if row["split"] == "test"]
-    scores, labels = [float(row["score"]) for row in test], [int(row["label"]) for row in test]
-    return Evaluated(model.model_id, model.tags["dvc.test"], scores, labels)
+    return Evaluated(model.model_id, model.tags["dvc.test"], read_scores(path, "test"))
 
 
 def _version(client: Any, name: str, new: Evaluated, run: str) -> Any:
@@ -251,23 +245,24 @@ def _compare(client: Any, new: Evaluated, champion: Any) -> tuple[bool, str]:
     """Whether the new one is better than the champion for sure, and how the two compare."""
     from mlflow.exceptions import MlflowException
 
-    known = bool(np.any(new.labels))
+    labels = new.scores.labels
+    known = bool(labels.any())
     what = "The test split holds no anomalies"
     if known:
-        what = f"AUROC {new.auroc:.4f} by this one fit on {len(new.labels)} test pictures"
+        what = f"AUROC {new.auroc:.4f} by this one fit on {len(labels)} test pictures"
     if champion is None:
         return True, f"{what}. There was no champion."
     other = f"version {champion.version}"
     try:
         old = read_evaluated(client, client.get_logged_model(champion.tags[MODEL]))
     except (MlflowException, OSError, KeyError) as error:
-        return False, f"{what}. V{other[1:]} does not say how it was tested ({brief(error, 80)})."
+        return False, f"{what}. How {other} was tested is not known ({one_line(error, 80)})."
     if old.digest != new.digest:
-        return False, f"{what}. V{other[1:]} was tested on another split, so nobody can tell which is better."
+        return False, f"{what}. The champion, {other}, was tested on another split, so nobody can tell which is better."
     if not known:
         return False, f"{what}, so nobody can tell whether it is better than {other}."
     comparison = metrics.compare_scores(
-        metrics.auroc, new.scores, old.scores, new.labels, samples=SAMPLES, level=LEVEL, seed=0
+        metrics.auroc, new.scores.values, old.scores.values, labels, samples=SAMPLES, level=LEVEL, seed=0
     )
     scope = "by the pictures of this test split alone"
     return comparison.better, f"{what}, {other}: {old.auroc:.4f}. Difference {comparison}, {scope}."

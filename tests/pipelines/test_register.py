@@ -143,14 +143,17 @@ def test_a_champion_that_does_not_say_how_it_was_tested_gives_way_by_force_alone
     client.delete_logged_model(client.get_model_version("kka-blossom", "1").tags["kka.model"])
     better = project.log("r2")
     said = register(project.home, better, None, False)
-    assert "version 1 stays champion" in said and "does not say how it was tested" in said
+    assert "version 1 stays champion" in said and "How version 1 was tested is not known" in said
     assert "version 2 is the champion, as --force says." in register(project.home, better, None, True)
 
 
 def test_another_test_split_decides_nothing(project: Project) -> None:
     register(project.home, project.log("r0"), None, False)
     said = register(project.home, project.log("r2", "other pictures"), None, False)
-    assert "was tested on another split" in said and aliases(project) == {"candidate": "2", "champion": "1"}
+    assert "The champion, version 1, was tested on another split" in said and aliases(project) == {
+        "candidate": "2",
+        "champion": "1",
+    }
 
 
 def test_what_has_not_been_evaluated_is_not_registered(project: Project) -> None:
