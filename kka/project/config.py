@@ -96,6 +96,8 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     for path, value in values.items():
         section, _, key = path.rpartition(".")
         place = lookup(raw, section) if section else raw
+        if not isinstance(place, dict):
+            raise KkaError(f"params.yaml has no section '{section}' for {path}.")
         place[key] = value
     return check_config(raw)
 
