@@ -132,7 +132,7 @@ class World:
     def graded(self, *, aligned: bool, schedule: bool, most: int | None = None) -> Images:
         """Pictures of the pool, in its order: those of the scheduled mixture, or `most` at random."""
         run, rng = self.run(aligned=aligned), np.random.default_rng(seed_of("ablation", self.seed))
-        pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
+        pool = read_records(run.root.joinpath("data", run.round, "pool.jsonl"), Anomaly)
         chosen = pool
         if schedule:
             rounds = len(run.config.lineage(run.round))
@@ -164,7 +164,7 @@ class World:
     def first(self, n: int, *, aligned: bool) -> tuple[Images, Images | None]:
         """The first `n` pictures that a loop made, which is what a budget of n buys."""
         run = self.run(aligned=aligned)
-        pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
+        pool = read_records(run.root.joinpath("data", run.round, "pool.jsonl"), Anomaly)
         return run.layout.read_pictures(pool[:n]), self.controls(aligned=aligned)
 
     def _true(self) -> Images:

@@ -78,7 +78,7 @@ class World(ablation.World):
         self._write(root)
         config = self.writing(budget)
         run = make_run(config, root, [config.last])
-        pool = read_records(run.path("data", run.round, "pool.jsonl"), Anomaly)
+        pool = read_records(run.root.joinpath("data", run.round, "pool.jsonl"), Anomaly)
         rng = np.random.default_rng(run.seed("mixture"))
         return run.layout.read_pictures(mixture(pool, HARD, rng)[0])
 
@@ -101,8 +101,8 @@ class World(ablation.World):
             ) as error:  # fallen apart, at an eighth of the way even: the next round goes on with the adapter before
                 print(error, file=sys.stderr)
                 shutil.copytree(
-                    run.path("data", run.previous, "adapter"),
-                    run.path("data", run.round, "adapter"),
+                    run.root.joinpath("data", run.previous, "adapter"),
+                    run.root.joinpath("data", run.round, "adapter"),
                     dirs_exist_ok=True,
                 )
         (root / "done").touch()

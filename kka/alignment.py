@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 
 from kka.describing.asking import summary
 from kka.describing.writer import Writer
-from kka.errors import Collapse
+from kka.errors import Collapse, KkaError
 from kka.log import Log, silent
 from kka.records import Description, Pair
 
@@ -46,7 +46,7 @@ class _Curves(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
             self.log(f"align/{name}", value, state.global_step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DPO:
     """`steps` of `batch_size` pairs, the learning rate falling along a cosine. `beta` holds the model to the one before
     (higher moves less); `sft` weighs the supervised loss on the chosen texts."""
@@ -105,6 +105,8 @@ def train(
     Returns the reward accuracy on the validation pairs with the last training loss, and the curves, a row for each step
     that was logged. Raises Collapse where there is no training pair or the loss is lost.
     """
+    if not any(_is_adapters(name) for name, _ in writer.model.named_parameters()):
+        raise KkaError("align: wanted a writer with an adapter, got one without. Load it with `lora`.")
     parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": []}
     for pair, prompt in zip(pairs, prompts, strict=True):
         parts[pair.part].append(_row(writer, prompt, pair))
@@ -144,7 +146,12 @@ def train(
 
 def weights(writer: Writer) -> dict[str, torch.Tensor]:
     """A copy of the adapter's weights."""
-    return {name: p.detach().clone() for name, p in writer.model.named_parameters() if ".default." in name}
+    return {name: p.detach().clone() for name, p in writer.model.named_parameters() if _is_adapters(name)}
+
+
+def _is_adapters(name: str) -> bool:
+    """Whether a parameter belongs to the adapter, which PEFT calls `default`."""
+    return ".default." in name
 
 
 @torch.no_grad()
@@ -164,6 +171,7 @@ def _row(writer: Writer, prompt: str, pair: Pair) -> dict[str, str]:
 
 
 def _arguments(scratch: str, dpo: DPO, seed: int) -> DPOConfig:
+    """The loss itself is TRL's; its terms and their weights are chosen here."""
     return DPOConfig(
         output_dir=scratch,
         max_steps=dpo.steps,

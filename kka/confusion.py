@@ -84,14 +84,19 @@ def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator
     """The hard and easy anomalies to train on, at most `proportion` of them hard, and the proportion really reached.
 
     Hard ones beyond that are left out at random, those between always. Where hard ones are scarcer they stay so:
-    nothing is repeated or filled up, and no easy one is left out for their sake."""
+    nothing is repeated or filled up, and no easy one is left out for their sake. Raises Collapse where none is left."""
     hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
     easy = [i for i, a in enumerate(pool) if a.grade == "easy"]
     if easy and proportion < 1:
         most = round(len(easy) * proportion / (1 - proportion))
         hard = [hard[i] for i in rng.permutation(len(hard))[:most]]
     chosen = sorted([*hard, *easy])
-    return [pool[i] for i in chosen], len(hard) / max(1, len(chosen))
+    if not chosen:
+        raise Collapse(
+            f"detect: wanted hard and easy anomalies to train on, got none of {len(pool)}. Raise assess.easy_share, or"
+            " the hard proportion."
+        )
+    return [pool[i] for i in chosen], len(hard) / len(chosen)
 
 
 def rated(
@@ -109,7 +114,7 @@ def rated(
 def check_contrast(pool: Sequence[Anomaly]) -> None:
     """Raises Collapse for a pool in which all anomalies are hard: it holds nothing that is surely anomalous. A pool
     without a hard one is common where the detector is good, and the lowest scores are still the nearest."""
-    if all(a.grade == "hard" for a in pool):
+    if pool and all(a.grade == "hard" for a in pool):
         raise Collapse(
             f"assess: wanted hard and easy anomalies, got {len(pool)} hard ones of {len(pool)}: the detector takes all"
             " of them for normal. Lower assess.quantile, or look at the pictures: they may show the normal class."

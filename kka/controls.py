@@ -21,7 +21,7 @@ def to_measure_on(controls: Images) -> Images:
 def training_controls(rounds: Sequence[Images | None]) -> Images | None:
     """What detectors train on of the controls of several rounds; None where there are none."""
     halves = [to_train_on(controls) for controls in rounds if controls is not None]
-    return np.concatenate(halves) if halves else None
+    return np.concatenate(halves) if any(map(len, halves)) else None
 
 
 def measuring_controls(controls: Images | None) -> Images | None:

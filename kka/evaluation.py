@@ -94,16 +94,18 @@ def over_fits(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of several fits as one: their means, and with two fits or more `auroc_std`, the standard deviation.
     What is no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
     first = fits[0]
-    averaged: dict[str, Any] = {key: _averaged(key, [f[key] for f in fits]) for key in first}
+    averaged: dict[str, Any] = {key: _averaged([f[key] for f in fits]) for key in first}
+    if "threshold" in first:
+        averaged["threshold"] = first["threshold"]
     if len(fits) > 1 and "auroc" in first:
         averaged["auroc_std"] = statistics.stdev(f["auroc"] for f in fits)
     return averaged
 
 
-def _averaged(key: str, values: Sequence[Any]) -> Any:
+def _averaged(values: Sequence[Any]) -> Any:
     if isinstance(values[0], Mapping):
-        return {k: _averaged(k, [v[k] for v in values]) for k in values[0]}
-    return statistics.fmean(values) if isinstance(values[0], float) and key != "threshold" else values[0]
+        return {key: _averaged([v[key] for v in values]) for key in values[0]}
+    return statistics.fmean(values) if isinstance(values[0], float) else values[0]
 
 
 def by_group(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str]) -> dict[str, float]:

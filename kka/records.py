@@ -20,7 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from kka.errors import BrokenFile, KkaError
 
-Images = NDArray[np.uint8]  # RGB, (n, h, w, 3); where it is said, one (h, w, 3)
+Images = NDArray[np.uint8]  # RGB, (n, h, w, 3)
+Image = NDArray[np.uint8]  # RGB, (h, w, 3)
+PARTS = ("train", "calibration", "validation", "test")  # the names of splits
 T = TypeVar("T")
 Outcome = Literal["kept", "normal", "unreadable", "duplicate"]
 Grade = Literal["hard", "between", "easy"]

@@ -55,7 +55,13 @@ def learn(run: Run, folder: Path) -> tuple[list[Pair], dict[str, float], Curves]
         pairs,
         asker.prompts(run.seeds("pairs", "examples", n=len(pairs))),
         lambda: asker.ask(health.sample, health.sample, run.seed("health"), title=f"health {run.round}"),
-        DPO(section.steps, section.batch_size, section.learning_rate, section.beta, section.sft),
+        DPO(
+            steps=section.steps,
+            batch_size=section.batch_size,
+            learning_rate=section.learning_rate,
+            beta=section.beta,
+            sft=section.sft,
+        ),
         readable=health.readable,
         distinct=health.distinct,
         seed=run.seed("align"),
@@ -71,7 +77,7 @@ def _asker(run: Run) -> Asker[Writer]:
     writer = Writer.load(
         describe.model,
         run.before.adapter,
-        lora=Lora(lora.r, lora.alpha, lora.dropout, lora.target_modules),
+        lora=Lora(r=lora.r, alpha=lora.alpha, dropout=lora.dropout, target_modules=lora.target_modules),
         seed=seed_of(run.config.seed, "adapter", BASELINE),
         dtype=describe.weights.dtype,
         device_map=describe.weights.device_map,

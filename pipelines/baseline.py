@@ -8,7 +8,7 @@ from pipelines.stage import Run, stage
 
 def main(run: Run) -> None:
     section = run.config.detect
-    seeds = [run.seed("detect"), *run.seeds("detect", n=section.seeds)[1:]]
+    seeds = run.fit_seeds(section.seeds)
     normals = run.layout.read_split("train").images
     run.files.write_fits(fit_over_seeds(section.detector, seeds, section.options, normals, log=run.log))
     with whole_folder(run.files.adapter) as folder:

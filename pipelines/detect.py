@@ -17,7 +17,7 @@ def main(run: Run) -> None:
     normals, anomalies = run.layout.read_split("train").images, run.layout.read_pictures(chosen)
     controls = [run.layout.round(name).read_controls() for name in rounds]
     generated = training_controls(controls)
-    seeds = [run.seed("detect"), *run.seeds("detect", n=section.seeds)[1:]]
+    seeds = run.fit_seeds(section.seeds)
     fits = fit_over_seeds(section.detector, seeds, section.options, normals, anomalies, generated, log=run.log)
     run.files.write_fits(fits)
     figures = {"pool": len(pool), "images": len(chosen), "hard_proportion_wanted": wanted, "hard_proportion": reached}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka.detectors import Detector
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 from kka.images import read_captions, read_images, read_split
 from kka.records import (
     Anomaly,
@@ -31,7 +31,6 @@ from kka.records import (
 )
 
 BASELINE = "r0"
-SPLITS = ("train", "calibration", "validation", "test")
 CURVES = ("step", "loss", "accuracy", "margin")  # the columns of an alignment's curves
 _MISTAKES = "mistakes.jsonl"
 _CAPTIONS = "captions.json"
@@ -246,8 +245,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows that `write_csv` wrote, each by its columns. Raises KkaError where there is no such file."""
+    """The rows that `write_csv` wrote, each by its columns. Raises BrokenFile where there is no such file."""
     if not path.exists():
-        raise KkaError(f"{path} is missing. Run the stage that writes it, or `dvc repro`.")
+        raise BrokenFile(f"{path} is missing.")
     with path.open(encoding="utf-8", newline="") as text:
         return list(csv.DictReader(text))

@@ -44,7 +44,7 @@ def step(stage: str, run: Run, store: Path | None = None) -> None:
     `store` is a folder that several roots share: what any of them has completed is linked from there, and what is new
     goes in. Of two processes that want the same the second waits for the first. Raises what the stage raises."""
     main = import_module(f"pipelines.{stage}").main
-    key, mark = _key(stage, run), run.path(".done", f"{stage}@{run.round}.json")
+    key, mark = _key(stage, run), run.root.joinpath(".done", f"{stage}@{run.round}.json")
     if mark.exists() and read_json(mark) == key:
         return
     mark.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def step(stage: str, run: Run, store: Path | None = None) -> None:
         stored, outs = store / f"{stage}-{key[:32]}", _outs(stage, run)
         with FileLock(stored.with_suffix(".lock")):
             for path in outs:  # links of another result, which writing must not reach through
-                _remove(run.path(path))
+                _remove(run.root.joinpath(path))
             if stored.exists():
                 _link_all(outs, stored, run.root)
             else:
@@ -93,7 +93,7 @@ def _key(stage: str, run: Run) -> str:
     values = [lookup(params, key) for key in entry["params"]]
     for path in _resolved(entry["deps"], run):
         is_code = path.split("/")[0] not in RESULTS
-        values.append([path, _code_hashes(GRAPH.parent / path) if is_code else _hashes(run.path(path))])
+        values.append([path, _code_hashes(GRAPH.parent / path) if is_code else _hashes(run.root.joinpath(path))])
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 

@@ -2,15 +2,14 @@
 
 from kka import datasets
 from kka.images import write_split
-from kka.records import whole_folder
-from pipelines.layout import SPLITS
+from kka.records import PARTS, whole_folder
 from pipelines.stage import Run, stage
 
 
 def main(run: Run) -> None:
     section = run.config.prepare
     splits = datasets.load(section.dataset, run.seed("prepare"), section.image_size, **section.options)
-    for part in SPLITS:
+    for part in PARTS:
         with whole_folder(run.layout.split(part)) as folder:
             write_split(folder, getattr(splits, part))
 

@@ -49,13 +49,13 @@ class Run:
         """The files of the round that this one continues."""
         return self.layout.round(self.previous)
 
-    def path(self, *parts: str) -> Path:
-        """A path in the project."""
-        return self.root.joinpath(*parts)
-
     def seed(self, stage: str, *items: object) -> int:
         """The seed of a stage's item in this round."""
         return seed_of(self.config.seed, stage, self.round, *items)
+
+    def fit_seeds(self, n: int) -> list[int]:
+        """The seeds of the detector's fits: that of the round's own, and those of its repeats."""
+        return [self.seed("detect"), *(self.seed("detect", i) for i in range(1, n))]
 
     def seeds(self, stage: str, *items: object, n: int) -> list[int]:
         """The seeds of `n` items, numbered behind `items`."""

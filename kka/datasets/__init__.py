@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from kka import registry
 from kka.errors import KkaError
-from kka.records import Split, Splits
+from kka.records import PARTS, Split, Splits
 
 _GIVEN = ("seed", "image_size")  # arguments of `load` and `archive` that are no options
 
@@ -86,7 +86,7 @@ def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
                 f"the data set '{name}' wants the option '{option}', got none. Set prepare.options.{option}."
             )
     splits: Splits = module.load(seed, image_size, **{k: v for k, v in options.items() if k in known})
-    for part in ("train", "calibration", "validation", "test"):
+    for part in PARTS:
         _complete(name, part, getattr(splits, part))
     return splits
 

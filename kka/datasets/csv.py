@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from kka.datasets.shared.captions import lines, table
 from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, read
 from kka.errors import KkaError
-from kka.records import Splits
+from kka.records import PARTS, Splits
 from kka.registry import suggestion
 
 PATHS = ("source",)
-PARTS = ("train", "calibration", "validation", "test")
+
 LABELS = {"0": 0, "normal": 0, "good": 0, "ok": 0, "1": 1, "anomaly": 1, "anomalous": 1, "defect": 1, "bad": 1}
 
 

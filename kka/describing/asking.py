@@ -39,7 +39,7 @@ class Describer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a model is asked. `instruction` may hold {examples}: that many normal captions, drawn anew for each prompt.
     `temperature` is above 0; tokens less likely than `min_p` times the likeliest are never taken."""
@@ -49,7 +49,7 @@ class Sampling:
     temperature: float = 1.0
     max_new_tokens: int = 40
     batch_size: int = 64
-    min_p: float = 0.0
+    min_p: float = 0.05
 
     def prompts(self, captions: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """The instruction for each seed, which draws its examples from the captions, a line each."""
@@ -65,7 +65,7 @@ class Sampling:
 D_co = TypeVar("D_co", bound=Describer, covariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Thresholds:
     """A text is a normal look-alike when it is as similar to a normal caption as all but the `normal_quantile` of the
     calibration captions are; unreadable when its least likely token lies `readable_margin` nats below the
@@ -101,14 +101,7 @@ class Asker(Generic[D_co]):
         from kka.describing.guard import Guard
 
         likelihoods = describer.likelihoods(sampling.prompts(captions, seeds), calibration)
-        guard = Guard.fit(
-            captions,
-            calibration,
-            likelihoods,
-            normal_quantile=thresholds.normal_quantile,
-            readable_quantile=thresholds.readable_quantile,
-            readable_margin=thresholds.readable_margin,
-        )
+        guard = Guard.fit(captions, calibration, likelihoods, thresholds)
         return cls(describer, guard, sampling, captions)
 
     def prompts(self, seeds: Sequence[int]) -> list[str]:

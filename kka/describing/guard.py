@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from kka.describing.asking import Thresholds
 from kka.errors import KkaError
 from kka.records import Outcome
 
@@ -32,10 +33,7 @@ class Guard:
         train: Sequence[str],
         calibration: Sequence[str],
         likelihoods: Floats,
-        *,
-        normal_quantile: float,
-        readable_quantile: float,
-        readable_margin: float,
+        thresholds: Thresholds,
     ) -> "Guard":
         """Thresholds from normal captions alone: `likelihoods` (n,) are those of the calibration captions under the
         base model, in nats. Raises KkaError where there are no captions."""
@@ -47,8 +45,8 @@ class Guard:
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", sublinear_tf=True)
         normal = vectorizer.fit_transform(sorted(set(train)))
         unset = cls(vectorizer, normal, 0.0, 0.0)
-        similar = float(np.quantile(unset.similarity(calibration), normal_quantile))
-        readable = float(np.quantile(likelihoods, readable_quantile)) - readable_margin
+        similar = float(np.quantile(unset.similarity(calibration), thresholds.normal_quantile))
+        readable = float(np.quantile(likelihoods, thresholds.readable_quantile)) - thresholds.readable_margin
         return cls(vectorizer, normal, similar - 1e-6, readable)
 
     def outcome(self, text: str, similarity: float, likelihood: float) -> Outcome:

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from kka.describing.adapters import is_blank
-from kka.errors import KkaError
+from kka.errors import BrokenFile, KkaError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -48,7 +49,7 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]  # transformers is not
         return (scores - noise.log().to(scores.device)).masked_fill(unlikely, -math.inf)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lora:
     """The shape of a LoRA adapter (Hu et al. 2021): rank `r`, scale `alpha` relative to it, `dropout` on its input, and
     the layers that get one."""
@@ -61,9 +62,10 @@ class Lora:
 
 @dataclass(frozen=True)
 class Writer:
-    """A causal language model with an adapter. `chat` says whether prompts go through the tokenizer's chat template."""
+    """A causal language model, with an adapter or without. `chat` says whether prompts go through the tokenizer's chat
+    template."""
 
-    model: PeftModel
+    model: Any
     tokenizer: Any
     chat: bool
 
@@ -73,24 +75,27 @@ class Writer:
         model: str,
         adapter: Path | None = None,
         *,
-        lora: Lora = Lora(),
+        lora: Lora | None = None,
         seed: int = 0,
         dtype: str = "float32",
         device_map: str | None = None,
         load_in_4bit: bool = False,
     ) -> "Writer":
-        """A Hugging Face model by id or path, with the LoRA adapter in the folder `adapter`. Without one, or with a
-        blank one, it gets a fresh adapter of the shape `lora` from the `seed`, which changes nothing before it is
-        trained: its product B A is zero.
+        """A Hugging Face model by id or path, with the LoRA adapter in the folder `adapter`.
+
+        Without one, or with a blank one, it gets a fresh adapter of the shape `lora` from the `seed`, which changes
+        nothing before it is trained: its product B A is zero. Without `lora` it gets none, and writes as it is.
 
         `dtype` auto is that of the model's files, `device_map` auto spreads it over GPUs and memory. Raises KkaError
-        where model or adapter cannot be read.
+        where the model cannot be read, and BrokenFile where the adapter cannot.
         """
-        fresh = adapter is None or is_blank(adapter)
         torch.manual_seed(seed)
         base, tokenizer = _base(model, dtype, device_map, load_in_4bit)
-        wrapped = _fresh(base, model, lora) if fresh or adapter is None else _saved(base, adapter)
-        return cls(wrapped.eval(), tokenizer, bool(getattr(tokenizer, "chat_template", None)))
+        if adapter is not None and not is_blank(adapter):
+            base = _saved(base, adapter)
+        elif lora is not None:
+            base = _fresh(base, model, lora)
+        return cls(base.eval(), tokenizer, bool(getattr(tokenizer, "chat_template", None)))
 
     def prompt(self, instruction: str) -> str:
         """The instruction as the model wants to be asked."""
@@ -160,7 +165,7 @@ class Writer:
         longest = max(len(h) + len(t) for h, t in zip(heads, tails, strict=True))
         # a large vocabulary makes logits of gigabytes out of a batch
         size = max(1, min(64, _MOST_LOGITS // (longest * self.model.config.get_text_config().vocab_size)))
-        with self.model.disable_adapter():
+        with self.model.disable_adapter() if isinstance(self.model, PeftModel) else nullcontext():
             return np.concatenate(
                 [self._least(heads[i : i + size], tails[i : i + size]) for i in range(0, len(heads), size)]
             )
@@ -244,7 +249,7 @@ def _saved(base: Any, adapter: Path) -> PeftModel:
     try:
         return PeftModel.from_pretrained(base, adapter, is_trainable=True)
     except (ValueError, OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        raise KkaError(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}.") from None
+        raise BrokenFile(f"{adapter}: wanted a LoRA adapter, got {' '.join(str(error).split())[:200]}.") from None
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 from kka.datasets.shared.files import alike, thumbs
 from kka.drawing import contact_sheet
 from kka.project.doctor import Finding
-from kka.records import Images, Split, Splits, sha256
+from kka.records import PARTS, Images, Split, Splits, sha256
 
-PARTS = ("train", "calibration", "validation", "test")
 _NEAR = 1.0  # grey levels: as near as one photograph saved twice
 _WIDE, _GROUPS = 8, 6  # pictures in a row of the sheet, and groups of anomalies
 

@@ -39,7 +39,11 @@ class Guard(Section):
 
     @property
     def thresholds(self) -> Thresholds:
-        return Thresholds(self.normal_quantile, self.readable_quantile, self.readable_margin)
+        return Thresholds(
+            normal_quantile=self.normal_quantile,
+            readable_quantile=self.readable_quantile,
+            readable_margin=self.readable_margin,
+        )
 
 
 class Weights(Section):

@@ -74,10 +74,15 @@ class TestMixture:
         assert counts == sizes and reached == pytest.approx(sizes[0] / sum(sizes))
         assert len({a.id for a in chosen}) == len(chosen)
 
-    @pytest.mark.parametrize(("hard", "easy", "reached"), [(10, 0, 1.0), (1, 0, 1.0), (0, 10, 0.0), (0, 0, 0.0)])
+    @pytest.mark.parametrize(("hard", "easy", "reached"), [(10, 0, 1.0), (1, 0, 1.0), (0, 10, 0.0)])
     def test_an_empty_side_is_reported_and_never_filled_up(self, hard, easy, reached):
         chosen, share = mixture(self.pool(hard, easy), 0.5, np.random.default_rng(0))
         assert len(chosen) == hard + easy and share == reached
+
+    @pytest.mark.parametrize("pool", [[], [anomaly(0, 1.0, "between")]])
+    def test_nothing_to_train_on_is_a_collapse_with_a_remedy(self, pool):
+        with pytest.raises(Collapse, match=f"wanted hard and easy anomalies to train on, got none of {len(pool)}"):
+            mixture(pool, 0.5, np.random.default_rng(0))
 
     def test_those_between_are_left_out(self):
         pool = [anomaly(i, float(i), grade) for i, grade in enumerate(("hard", "between", "easy", "between"))]

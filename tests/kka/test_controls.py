@@ -22,3 +22,4 @@ def test_controls_of_all_rounds_are_trained_on_and_those_of_one_measure() -> Non
 
 def test_no_controls_are_no_controls() -> None:
     assert training_controls([None]) is training_controls([]) is measuring_controls(None) is None
+    assert training_controls([IMAGES[:1]]) is None  # its only picture measures

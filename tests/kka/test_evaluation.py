@@ -124,3 +124,8 @@ def test_the_worst_are_the_highest_normals_and_the_lowest_anomalies_the_worst_fi
     alike = np.tile([1.0, 0.0], 50)
     assert evaluation.worst(alike, np.ones(100, int), 3) == [1, 3, 5]
     assert evaluation.worst(alike, np.zeros(100, int), 3) == [98, 96, 94]
+
+
+def test_a_group_may_be_called_threshold() -> None:
+    fits = [{"threshold": 1.0, "groups": {"threshold": 0.5}}, {"threshold": 3.0, "groups": {"threshold": 0.7}}]
+    assert evaluation.over_fits(fits) == {"threshold": 1.0, "groups": {"threshold": pytest.approx(0.6)}}

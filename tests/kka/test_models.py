@@ -92,6 +92,16 @@ def test_a_text_may_end_by_any_end_that_the_model_knows(tmp_path: Path) -> None:
         assert made.likelihoods(ASKED[:1], CAPTIONS[:1])[0] == pytest.approx(float(least), abs=1e-4)
 
 
+def test_the_guard_asks_the_model_without_its_adapter(tmp_path: Path) -> None:
+    made = writer(tmp_path, "qwen2")
+    bare, said = made.likelihoods(ASKED[:1], CAPTIONS[:1]), made.model(torch.tensor([[1, 2]])).logits.detach()
+    for name, p in made.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(p, 0.1)
+    assert not torch.allclose(made.model(torch.tensor([[1, 2]])).logits, said, atol=1e-2)
+    assert made.likelihoods(ASKED[:1], CAPTIONS[:1]) == pytest.approx(bare)
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype"), [*((kind, "float32") for kind in standins.LANGUAGE_MODELS), ("qwen2", "bfloat16")]
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kka.datasets import blossom
+from kka.describing.asking import Thresholds
 from kka.describing.guard import Guard
 from kka.errors import Collapse, KkaError
 from kka.preferences import preference_pairs, preferences, surrogate
@@ -25,7 +26,7 @@ CAPTIONS = [
 
 def guard(calibration=CAPTIONS, likelihoods=(-2.0, -3.0), **options) -> Guard:
     defaults = {"normal_quantile": 0.0, "readable_quantile": 0.0, "readable_margin": 1.0}
-    return Guard.fit(CAPTIONS, calibration, np.array(likelihoods), **{**defaults, **options})
+    return Guard.fit(CAPTIONS, calibration, np.array(likelihoods), Thresholds(**{**defaults, **options}))
 
 
 def nothing_alike(texts):

@@ -41,7 +41,7 @@ def main(run: Run) -> None:
             run.log("align/loss" if NAME == "align" else "detect/loss", number + step, step)
     for kind in ("outs", "metrics", "plots"):
         for out in mine.get(kind, []):
-            path = run.path(out if isinstance(out, str) else next(iter(out)))
+            path = run.root.joinpath(out if isinstance(out, str) else next(iter(out)))
             if path.name == "report":
                 path.mkdir()
                 for r in run.config.lineage(run.round):

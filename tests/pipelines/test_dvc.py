@@ -250,6 +250,7 @@ def test_a_round_is_added_from_the_command_line_and_only_it_runs(project: Projec
     check_runs(project.runs(), ["r1", "r2", "r3"])
 
 
+@pytest.mark.slow
 def test_a_temporary_experiment_has_the_models_and_pictures_that_git_ignores(project: Project) -> None:
     for name in ("models/own", "pictures/good", "../elsewhere/bad"):
         (project.folder / name).mkdir(parents=True)

@@ -147,7 +147,7 @@ def test_a_stage_names_the_parameters_that_its_code_reads_and_no_others(stage: s
     files = [f for f in closure({f"pipelines/{script(stage)}.py"}) if f.startswith("pipelines/")]
     code = "".join((ROOT / f).read_text(encoding="utf-8") for f in files)
     read = set(re.findall(r"\bconfig\.(\w+)", code)) & set(Config.model_fields)
-    read |= {"seed"} if re.search(r"run\.seeds?\(", code) else set()
+    read |= {"seed"} if re.search(r"run\.(?:seeds?|fit_seeds)\(", code) else set()
     if left_out := re.search(r"\bconfig\.model_dump\(.*exclude=({.*?})", code):
         read = set(Config.model_fields) - ast.literal_eval(left_out[1])
     assert {p.split(".")[0] for p in STAGES[stage]["params"]} == read
@@ -182,7 +182,7 @@ def test_only_evaluation_reads_the_test_split() -> None:
     named = {name for name, text in scripts.items() if re.search(r"[\"'/]test[\"'/]", text)}
     # prepare writes it, and the layout and the records of MLflow name where it lies and what it scored
     assert {name for name in named if re.search(r"read_split\(", scripts[name])} == {"evaluate.py", "layout.py"}
-    assert re.findall(r'"test"', scripts["layout.py"]) == ['"test"'] * 2  # the names of splits, and a row of scores.csv
+    assert re.findall(r'"test"', scripts["layout.py"]) == ['"test"']  # a row of scores.csv
 
 
 def test_nothing_but_round_zero_and_evaluation_stands_outside_the_rounds() -> None:

@@ -83,7 +83,7 @@ def test_a_detector_is_fitted_from_each_seed_and_evaluated_over_all(
 
 def test_a_detector_with_score_maps_shows_them_in_the_report(copy: Run) -> None:
     def height() -> int:
-        with Image.open(copy.path("report", "r1.png")) as sheet:
+        with Image.open(copy.root.joinpath("report", "r1.png")) as sheet:
             return sheet.height
 
     before = height()
@@ -117,10 +117,10 @@ def test_a_finished_loop_is_not_run_again_and_a_round_more_is_that_round(copy: R
     assert before == {p: p.stat().st_mtime_ns for p in copy.root.rglob("*") if p.is_file()}
     run_loop(TWO, copy.root, report=False)
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
-    pool = read_records(copy.path("data", "r2", "pool.jsonl"), Anomaly)
+    pool = read_records(copy.root.joinpath("data", "r2", "pool.jsonl"), Anomaly)
     assert [a.round for a in pool] == ["r1"] * 24 + ["r2"] * 24
     assert len({a.text for a in pool}) == 48
-    assert read_json(copy.path("metrics", "r2", "detect.json"))["pool"] == 48
+    assert read_json(copy.root.joinpath("metrics", "r2", "detect.json"))["pool"] == 48
 
 
 def test_the_same_seed_gives_the_same_bytes(finished: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_an_adapter_that_has_fallen_apart_ends_the_round(copy: Run) -> None:
 
 
 def test_a_picture_that_was_exchanged_stops_the_detector(copy: Run) -> None:
-    path = copy.path("data", "r1", "pool.jsonl")
+    path = copy.root.joinpath("data", "r1", "pool.jsonl")
     pool = read_records(path, Anomaly)
     write_records(path, [replace(a, row=(a.row + 1) % len(pool)) for a in pool])
     with pytest.raises(KkaError, match=r"data/r1/anomalies: picture \d+ is not the one"):
@@ -200,18 +200,18 @@ def test_interrupted_synthesis_keeps_its_whole_shards(copy: Run, monkeypatch: py
                 raise KeyboardInterrupt
             return super().synthesize(texts, seeds)
 
-    whole = read_images(copy.path("data", "r1", "anomalies"))
-    shutil.rmtree(copy.path("data", "r1", "anomalies"))
+    whole = read_images(copy.root.joinpath("data", "r1", "anomalies"))
+    shutil.rmtree(copy.root.joinpath("data", "r1", "anomalies"))
     with pytest.raises(KeyboardInterrupt):
         monkeypatch.setattr(synthesizers, "create", lambda name, options, **data: Stops(2))
         synthesize.main(copy)
-    assert not copy.path("data", "r1", "anomalies").exists()
+    assert not copy.root.joinpath("data", "r1", "anomalies").exists()
     made.clear()
     monkeypatch.setattr(synthesizers, "create", lambda name, options, **data: Stops(np.inf))
     synthesize.main(copy)
     assert made == [4, 8]
-    assert np.array_equal(read_images(copy.path("data", "r1", "anomalies")), whole)
-    assert not list(copy.path("data", "r1").glob("*.part"))
+    assert np.array_equal(read_images(copy.root.joinpath("data", "r1", "anomalies")), whole)
+    assert not list(copy.root.joinpath("data", "r1").glob("*.part"))
 
 
 def test_a_pool_of_hard_ones_only_writes_nothing(copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class Judge:
 
 def reported(run: Run) -> str:
     report.main(run)
-    return run.path("report", "report.html").read_text()
+    return run.root.joinpath("report", "report.html").read_text()
 
 
 def test_a_page_shows_everything_and_asks_for_nothing(copy: Run) -> None:
@@ -69,7 +69,7 @@ def test_a_page_shows_everything_and_asks_for_nothing(copy: Run) -> None:
 
 def test_files_stand_beside_the_page(copy: Run) -> None:
     reported(copy)
-    names = {p.name for p in copy.path("report").iterdir()}
+    names = {p.name for p in copy.root.joinpath("report").iterdir()}
     assert names == {
         "report.html",
         "report.md",
@@ -77,19 +77,19 @@ def test_files_stand_beside_the_page(copy: Run) -> None:
         "r1.png",
         *(f"{r}-{c}.svg" for r in ("r0", "r1") for c in ("roc", "scores")),
     }
-    assert set(read_json(copy.path("metrics", "summary.json"))) >= {"auroc", "auroc_r0", "gained", "images"}
+    assert set(read_json(copy.root.joinpath("metrics", "summary.json"))) >= {"auroc", "auroc_r0", "gained", "images"}
 
 
 def test_the_same_results_give_the_same_page(copy: Run) -> None:
     one = reported(copy)
-    before = {p.name: p.read_bytes() for p in copy.path("report").iterdir()}
-    assert reported(copy) == one and {p.name: p.read_bytes() for p in copy.path("report").iterdir()} == before
+    before = {p.name: p.read_bytes() for p in copy.root.joinpath("report").iterdir()}
+    assert reported(copy) == one and {p.name: p.read_bytes() for p in copy.root.joinpath("report").iterdir()} == before
 
 
 def test_a_hostile_caption_is_text_wherever_it_stands(copy: Run) -> None:
     run = copy
     for name, kind in (("pool", Anomaly), ("descriptions", Description)):
-        path = run.path("data", "r1", f"{name}.jsonl")
+        path = run.root.joinpath("data", "r1", f"{name}.jsonl")
         write_records(
             path,
             [
@@ -97,40 +97,45 @@ def test_a_hostile_caption_is_text_wherever_it_stands(copy: Run) -> None:
                 for r in read_records(path, kind)
             ],
         )
-    captions = run.path("data", "r1", "controls", "captions.json")
+    captions = run.root.joinpath("data", "r1", "controls", "captions.json")
     write_json(captions, [HOSTILE] * len(read_json(captions)))
-    mistakes = run.path("data", "r1", "mistakes", "mistakes.jsonl")
+    mistakes = run.root.joinpath("data", "r1", "mistakes", "mistakes.jsonl")
     mistakes.write_text(mistakes.read_text().replace("normal", "<script>alert(1)</script>&"))
     for name in ("r0", "r1"):
-        figures = read_json(run.path("metrics", name, "evaluate.json"))
+        figures = read_json(run.root.joinpath("metrics", name, "evaluate.json"))
         groups = {g.replace("distance 1", HOSTILE): v for g, v in figures["groups"].items()}
-        write_json(run.path("metrics", name, "evaluate.json"), figures | {"groups": groups, "hardest_group": HOSTILE})
+        write_json(
+            run.root.joinpath("metrics", name, "evaluate.json"), figures | {"groups": groups, "hardest_group": HOSTILE}
+        )
     page = reported(run)
     assert "script" not in {tag for tag, _ in Elements(page).found} and "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") > 20
-    assert "<script" not in run.path("report", "report.md").read_text().split("## Round")[1]
+    assert "<script" not in run.root.joinpath("report", "report.md").read_text().split("## Round")[1]
 
 
 def test_without_real_anomalies_the_page_says_so(copy: Run) -> None:
     run = copy
     for name in ("r0", "r1"):
-        path = run.path("metrics", name, "evaluate.json")
+        path = run.root.joinpath("metrics", name, "evaluate.json")
         write_json(
             path,
             {k: v for k, v in read_json(path).items() if k in ("threshold", "false_positive_rate", "controls_auroc")}
             | {"groups": {}},
         )
-        lines = run.path("data", name, "scores.csv").read_text().splitlines(keepends=True)
-        run.path("data", name, "scores.csv").write_text("".join(line for line in lines if ",1," not in line))
-    mistakes = run.path("data", "r1", "mistakes", "mistakes.jsonl")
+        lines = run.root.joinpath("data", name, "scores.csv").read_text().splitlines(keepends=True)
+        run.root.joinpath("data", name, "scores.csv").write_text("".join(line for line in lines if ",1," not in line))
+    mistakes = run.root.joinpath("data", "r1", "mistakes", "mistakes.jsonl")
     mistakes.write_text(
         "".join(line for line in mistakes.read_text().splitlines(keepends=True) if '"label": 0' in line)
     )
     page = reported(run)
     assert "holds no real anomalies, so nobody can tell how many are found; after one round" in page
     assert "AUROC by round" not in page and 'id="roc"' not in page and "score lowest" not in page
-    assert not list(run.path("report").glob("*-roc.svg")) and len(list(run.path("report").glob("*-scores.svg"))) == 2
-    assert set(read_json(run.path("metrics", "summary.json"))) == {"false_alarms", "hard_rate_r0", "images"}
+    assert (
+        not list(run.root.joinpath("report").glob("*-roc.svg"))
+        and len(list(run.root.joinpath("report").glob("*-scores.svg"))) == 2
+    )
+    assert set(read_json(run.root.joinpath("metrics", "summary.json"))) == {"false_alarms", "hard_rate_r0", "images"}
 
 
 def test_the_verdict_is_one_sentence_whatever_happened() -> None:
@@ -141,15 +146,16 @@ def test_the_verdict_is_one_sentence_whatever_happened() -> None:
 
 
 def test_what_is_refused_is_said_with_its_duplicates(copy: Run) -> None:
-    path = copy.path("data", "r1", "descriptions.jsonl")
+    path = copy.root.joinpath("data", "r1", "descriptions.jsonl")
     write_records(path, [*read_records(path, Description), Description("99999", "said before", "duplicate", 0.0, 0.0)])
     assert (
-        "said before" in reported(copy) and "- duplicate: said before" in copy.path("report", "report.md").read_text()
+        "said before" in reported(copy)
+        and "- duplicate: said before" in copy.root.joinpath("report", "report.md").read_text()
     )
 
 
 def test_where_none_is_hard_the_nearest_are_shown_under_a_title_that_says_so(copy: Run) -> None:
-    pool = read_records(copy.path("data", "r1", "pool.jsonl"), Anomaly)
+    pool = read_records(copy.root.joinpath("data", "r1", "pool.jsonl"), Anomaly)
     easy = [replace(a, grade="easy") for a in pool]
     row, *_ = strips(copy.layout, "r1", easy, detectors.load(copy.files.detector))
     assert row.title == "none is hard; the lowest scores"
@@ -170,10 +176,10 @@ def test_pictures_of_any_size_stay_small(
     pool = [
         anomaly(f"r1-{i:05d}", row=i, text=f"{i}", grade=grades[i % 3], sha256=sha256(images[i])) for i in range(24)
     ]
-    write_records(run.path("data", "r1", "pool.jsonl"), pool)
+    write_records(run.root.joinpath("data", "r1", "pool.jsonl"), pool)
     for part in ("anomalies", "controls", "mistakes"):
-        shutil.rmtree(run.path("data", "r1", part, "images-00000.parquet"), ignore_errors=True)
-        write_images(run.path("data", "r1", part), images[: {"mistakes": 16, "controls": 8}.get(part, 24)])
+        shutil.rmtree(run.root.joinpath("data", "r1", part, "images-00000.parquet"), ignore_errors=True)
+        write_images(run.root.joinpath("data", "r1", part), images[: {"mistakes": 16, "controls": 8}.get(part, 24)])
     monkeypatch.setattr(detectors, "load", lambda folder: Judge())
     page = reported(run)
     sources = [str(a["src"]) for tag, a in Elements(page).found if tag == "img"]

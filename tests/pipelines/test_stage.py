@@ -55,22 +55,6 @@ def test_seeds_differ_by_stage_round_item_and_base(run: Run) -> None:
     )
 
 
-def test_a_folder_appears_whole_or_not_at_all(run: Run) -> None:
-    for text in ("first", "second"):
-        with run.whole("data", "thing") as folder:
-            (folder / "file").write_text(text)
-            assert not run.path("data", "thing").exists() or text == "second"
-    with pytest.raises(RuntimeError), run.whole("data", "thing") as folder:
-        (folder / "file").write_text("third")
-        raise RuntimeError
-    assert [p.relative_to(run.root).as_posix() for p in sorted(run.root.rglob("*"))] == [
-        "data",
-        "data/thing",
-        "data/thing/file",
-    ]
-    assert run.path("data", "thing", "file").read_text() == "second"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

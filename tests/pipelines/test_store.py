@@ -34,7 +34,7 @@ def test_what_one_root_has_done_another_takes_from_their_store(tmp_path: Path, m
 
 def test_a_stage_that_fails_leaves_nothing_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(run: Run) -> None:
-        run.path("data", "splits", "train").mkdir(parents=True)
+        run.root.joinpath("data", "splits", "train").mkdir(parents=True)
         raise RuntimeError
 
     run = make_run(tiny(), tmp_path / "one", [])
@@ -43,7 +43,7 @@ def test_a_stage_that_fails_leaves_nothing_in_the_store(tmp_path: Path, monkeypa
         step("prepare", run, tmp_path / "store")
     assert not [p for p in (tmp_path / "store").iterdir() if p.suffix != ".lock"]
     step("prepare", run, tmp_path / "store")
-    assert len(read_split(run.path("data", "splits", "train"))) > 0
+    assert len(read_split(run.root.joinpath("data", "splits", "train"))) > 0
 
 
 GRAPH = """

@@ -100,12 +100,6 @@ def _from_json(who: str, source: Path) -> dict[str, str]:
     return {name: "\n".join(captions) for name, captions in listed.items()}
 
 
-def _joined(captions: Any) -> Any:
-    """Several captions as one text, a line each; what is no list of texts stays as it is."""
-    listed = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
-    return "\n".join(captions) if listed else captions
-
-
 def lines(caption: str) -> str:
     """Captions a line each, without blank ones, and without a blank before a closing stop, as UCM-Captions have it."""
     cut = (" ".join(line.split()).replace(" .", ".") for line in caption.splitlines())

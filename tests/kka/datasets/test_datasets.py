@@ -11,15 +11,14 @@ from kka.records import Split, Splits
 
 
 def test_the_folder_is_the_registry() -> None:
-    assert datasets.names() == ["blossom", "cifar100", "csv", "folder", "mvtec", "oxford102", "ucm"]
+    shipped = {"blossom", "cifar100", "csv", "folder", "mvtec", "oxford102", "ucm"}
+    assert shipped <= set(datasets.names()) and "shared" not in datasets.names()
 
 
 def test_unknown_names_are_one_sentence() -> None:
     with pytest.raises(KkaError, match="^kka/datasets has no 'cifar10'. Did you mean 'cifar100'\\?$"):
         datasets.load("cifar10", 0, 32)
-    with pytest.raises(
-        KkaError, match="^kka/datasets has no 'xyz'. It knows: blossom, cifar100, csv, folder, mvtec, oxford102, ucm.$"
-    ):
+    with pytest.raises(KkaError, match="^kka/datasets has no 'xyz'. It knows: .*blossom, .*ucm.*.$"):
         datasets.load("xyz", 0, 32)
 
 
@@ -34,7 +33,7 @@ def test_unknown_options_are_one_sentence() -> None:
 
 def test_a_data_set_without_an_archive_says_so() -> None:
     assert not datasets.has_archive("blossom")
-    with pytest.raises(KkaError, match="the data set 'blossom' holds no archive. Take one that does \\(cifar100\\)"):
+    with pytest.raises(KkaError, match="the data set 'blossom' holds no archive. Take one that does \\(.*cifar100"):
         datasets.archive("blossom", 32)
 
 

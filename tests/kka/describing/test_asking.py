@@ -17,7 +17,7 @@ from kka.mini.lm import PROMPT
 from kka.records import Description
 
 MODEL = "kka/mini/lm"
-SAMPLING = Sampling(instruction=PROMPT, examples=0, temperature=1.0, max_new_tokens=40, batch_size=16)
+SAMPLING = Sampling(instruction=PROMPT, batch_size=16, min_p=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ class TestAsk:
         assert 0 not in blossom.text_distances(kept)
 
     def test_it_does_not_depend_on_the_batch_size(self, asker):
-        other = Sampling(PROMPT, 0, 1.0, 40, batch_size=7)
+        other = replace(SAMPLING, batch_size=7)
         assert self.run(replace(asker, sampling=other)) == self.run(asker)
 
     def test_what_earlier_rounds_said_is_a_duplicate(self, asker):
@@ -143,7 +143,7 @@ def test_surface_marks_are_cleaned_off(raw, text):
 
 
 def test_examples_are_drawn_anew_for_each_prompt():
-    sampling = Sampling("Normal:\n{examples}\nAnomaly:", 2, 1.0, 40, 16)
+    sampling = Sampling(instruction="Normal:\n{examples}\nAnomaly:", examples=2)
     captions = [f"caption {i}" for i in range(50)]
     prompts = sampling.prompts(captions, range(5))
     assert len(set(prompts)) == 5 and all(p.count("caption") == 2 for p in prompts)
@@ -178,6 +178,14 @@ class TestAdapter:
         weights, others = ({n: p for n, p in w.model.named_parameters() if "lora" in n} for w in (made, again))
         assert all(torch.equal(value, others[name]) for name, value in weights.items())
         assert {p.shape[0] for n, p in weights.items() if "lora_A" in n} == {2}
+
+    def test_without_a_shape_there_is_no_adapter_and_the_same_texts(self, tmp_path, writer):
+        write_blank(tmp_path)
+        bare = Writer.load(MODEL, tmp_path)
+        assert not [n for n, _ in bare.model.named_parameters() if "lora" in n]
+        assert say(bare, [1, 2, 3]) == say(writer, [1, 2, 3])
+        texts = ["a red flower", "petals petals"]
+        assert np.array_equal(bare.likelihoods([PROMPT] * 2, texts), writer.likelihoods([PROMPT] * 2, texts))
 
     def test_a_corrupt_adapter_is_named(self, adapter, tmp_path):
         shutil.copytree(adapter, tmp_path / "broken")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kka.describing.asking import Thresholds
 from kka.describing.guard import Guard
 from kka.errors import KkaError
 
@@ -15,7 +16,7 @@ CAPTIONS = [
 
 def guard(calibration=CAPTIONS, likelihoods=(-2.0, -3.0), **options) -> Guard:
     defaults = {"normal_quantile": 0.0, "readable_quantile": 0.0, "readable_margin": 1.0}
-    return Guard.fit(CAPTIONS, calibration, np.array(likelihoods), **{**defaults, **options})
+    return Guard.fit(CAPTIONS, calibration, np.array(likelihoods), Thresholds(**{**defaults, **options}))
 
 
 class TestGuard:
@@ -37,4 +38,4 @@ class TestGuard:
 
     def test_no_captions_at_all_is_a_mistake_with_a_remedy(self):
         with pytest.raises(KkaError, match="wants captions of normal images, got none"):
-            Guard.fit([], [], np.zeros(0), normal_quantile=0, readable_quantile=0, readable_margin=0)
+            Guard.fit([], [], np.zeros(0), Thresholds())
