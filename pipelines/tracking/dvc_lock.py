@@ -44,8 +44,8 @@ class Lock:
 
     def whole(self, stage: str, path: str) -> Path | None:
         """The file or folder that the stage wrote to `path`, if it stands there unchanged."""
-        wanted, found = self.out(stage, path), self.root / path
-        return found if wanted is not None and _md5(found) == wanted else None
+        md5, target = self.out(stage, path), self.root / path
+        return target if md5 is not None and _md5(target) == md5 else None
 
     def md5(self, path: Path) -> str:
         """The MD5 of a file or folder that is `whole`."""
@@ -71,9 +71,9 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
     def fresh(name: str) -> bool:
         if name not in known:
             stage = stages[name]
-            mine = all(_lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
+            used = stage.get("params", {}).get("params.yaml", {})
             known[name] = (
-                mine
+                all(_lookup(params, key) == value for key, value in used.items())
                 and _continues(params, name, stage["cmd"])
                 and all(
                     dep["path"] not in writers
