@@ -75,8 +75,8 @@ def auroc_by_round(
 def shares_by_round(rounds: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
     """Shares between 0 and 1, a line each."""
     lines = [
-        Line(name, colour, list(enumerate(found)))
-        for (name, found), colour in zip(shares.items(), ("first", "second", "third"), strict=False)
+        Line(name, colour, list(enumerate(values)))
+        for (name, values), colour in zip(shares.items(), ("first", "second", "third"), strict=False)
     ]
     return _by_round("What the language model writes, by round", rounds, lines, ticks(0, 1))
 
@@ -89,9 +89,9 @@ def roc(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
         for (name, points), o in zip(curves.items(), shades, strict=True)
     ]
     chance = Line("chance", "muted", [(0, 0), (1, 1)], dots=False, opacity=0.5)
-    said = f"{title}: the share of anomalies found over the share of false alarms"
+    about = f"{title}: the share of anomalies found over the share of false alarms"
     return _chart(
-        title, said, [*lines, chance], _marks(ticks(0, 1)), _marks(ticks(0, 1)), "false alarms", "anomalies found"
+        title, about, [*lines, chance], _marks(ticks(0, 1)), _marks(ticks(0, 1)), "false alarms", "anomalies found"
     )
 
 
@@ -144,14 +144,14 @@ def _steps(edges: Floats, heights: Floats) -> list[Point]:
 
 
 def _by_round(title: str, rounds: Sequence[str], lines: Sequence[Line], y: Sequence[float]) -> str:
-    told = [f"{line.name} " + ", ".join(f"{rounds[int(x)]} {v:.3f}" for x, v in line.points) for line in lines]
+    series = [f"{line.name} " + ", ".join(f"{rounds[int(x)]} {v:.3f}" for x, v in line.points) for line in lines]
     x = {-0.3: "", **{float(i): name for i, name in enumerate(rounds)}, len(rounds) - 0.7: ""}
-    return _chart(title, f"{title}: {'; '.join(told)}", lines, x, _marks(y), "", "")
+    return _chart(title, f"{title}: {'; '.join(series)}", lines, x, _marks(y), "", "")
 
 
 def _chart(
     title: str,
-    said: str,
+    about: str,
     lines: Sequence[Line],
     x_marks: Mapping[float, str],
     y_marks: Mapping[float, str],
@@ -166,7 +166,7 @@ def _chart(
         Scale(min(y_marks), max(y_marks), HEIGHT - BOTTOM, top),
     )
     parts = [
-        f'<svg viewBox="{_BOX}" role="img" aria-label="{escape(said)}" font-size="12" fill="var(--ink)">',
+        f'<svg viewBox="{_BOX}" role="img" aria-label="{escape(about)}" font-size="12" fill="var(--ink)">',
         f'<text y="16" font-size="14" font-weight="600">{escape(title)}</text>',
         *legend,
         *(_rule(y(v), text) for v, text in y_marks.items()),

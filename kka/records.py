@@ -227,7 +227,7 @@ def _text(path: Path) -> str:
         raise BrokenFile(f"{path}: wanted UTF-8 text, got other bytes.") from None
 
 
-def sha256(image: Images) -> str:
+def sha256(image: Image) -> str:
     """The hash of one image's pixels, that ties a record to its picture."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 

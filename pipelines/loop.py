@@ -90,7 +90,7 @@ def _graph(path: Path) -> dict[str, Any]:
 def _key(stage: str, run: Run) -> str:
     """The hash of the parameters, the code and the data that a stage depends on, by its entry in dvc.yaml."""
     entry, params = _graph(GRAPH)[stage], run.config.model_dump(mode="json")
-    values = [lookup(params, key) for key in entry["params"]]
+    values = [run.round, *(lookup(params, key) for key in entry["params"])]  # seeds go by the name of the round
     for path in _resolved(entry["deps"], run):
         is_code = path.split("/")[0] not in RESULTS
         values.append([path, _code_hashes(GRAPH.parent / path) if is_code else _hashes(run.root.joinpath(path))])

@@ -7,16 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from kka.describing.guard import USUAL, Guard, Thresholds
 from kka.records import Description, seed_of, texts
-
-if TYPE_CHECKING:
-    from kka.describing.guard import Guard
 
 
 class Describer(Protocol):
@@ -65,24 +63,13 @@ class Sampling:
 D_co = TypeVar("D_co", bound=Describer, covariant=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """A text is a normal look-alike when it is as similar to a normal caption as all but the `normal_quantile` of the
-    calibration captions are; unreadable when its least likely token lies `readable_margin` nats below the
-    `readable_quantile` of theirs."""
-
-    normal_quantile: float = 0.05
-    readable_quantile: float = 0.02
-    readable_margin: float = 3.0
-
-
 @dataclass(frozen=True)
 class Asker(Generic[D_co]):
     """A describer and all that it takes to ask it: how it is sampled, normal captions for examples, and the guard that
     judges its answers."""
 
     describer: D_co
-    guard: "Guard"
+    guard: Guard
     sampling: Sampling
     captions: Sequence[str]
 
@@ -94,12 +81,10 @@ class Asker(Generic[D_co]):
         captions: Sequence[str],
         calibration: Sequence[str],
         seeds: Sequence[int],
-        thresholds: Thresholds = Thresholds(),
+        thresholds: Thresholds = USUAL,
     ) -> "Asker[D_co]":
         """With a guard whose thresholds come from the `calibration` captions, each scored behind a prompt of its own
         seed. Raises what `Guard.fit` does."""
-        from kka.describing.guard import Guard
-
         likelihoods = describer.likelihoods(sampling.prompts(captions, seeds), calibration)
         guard = Guard.fit(captions, calibration, likelihoods, thresholds)
         return cls(describer, guard, sampling, captions)

@@ -6,13 +6,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kka.describing.asking import Thresholds
 from kka.errors import KkaError
 from kka.records import Outcome
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """A text is a normal look-alike when it is as similar to a normal caption as all but the `normal_quantile` of the
+    calibration captions are; unreadable when its least likely token lies `readable_margin` nats below the
+    `readable_quantile` of theirs."""
+
+    normal_quantile: float = 0.05
+    readable_quantile: float = 0.02
+    readable_margin: float = 3.0
+
+
+USUAL = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class Guard:
     ) -> "Guard":
         """Thresholds from normal captions alone: `likelihoods` (n,) are those of the calibration captions under the
         base model, in nats. Raises KkaError where there are no captions."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         if not train or not calibration:
             raise KkaError(
                 "the guard wants captions of normal images, got none. Give the data set captions, or a caption"

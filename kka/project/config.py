@@ -39,9 +39,8 @@ class Config(Section):
     def _rounds_form_a_chain(self) -> "Config":
         for name, item in self.rounds.items():
             if item.prev != BASELINE and item.prev not in self.rounds:
-                raise ValueError(
-                    f"rounds.{name}: prev wants {BASELINE} or another round ({', '.join(self.rounds)}), got '{item.prev}'"
-                )
+                others = ", ".join(self.rounds)
+                raise ValueError(f"rounds.{name}: prev wants {BASELINE} or another round ({others}), got '{item.prev}'")
         if self.last not in self.rounds:
             raise ValueError(
                 f"last wants one of the rounds ({', '.join(self.rounds) or 'there are none'}), got '{self.last}'"
@@ -98,6 +97,8 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     for path, value in values.items():
         section, _, key = path.rpartition(".")
         place = lookup(raw, section) if section else raw
+        if not isinstance(place, dict):
+            raise KkaError(f"params.yaml has no section '{section}' for {path}.")
         place[key] = value
     return check_config(raw)
 

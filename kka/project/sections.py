@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kka.describing.asking import Sampling, Thresholds
+from kka.describing.asking import Sampling
+from kka.describing.guard import Thresholds
 
 
 class Section(BaseModel):

@@ -37,15 +37,15 @@ def strips(layout: Layout, name: str, pool: Sequence[Anomaly], detector: Detecto
     parts = {title: part[:WIDE] for title, part in _parts(files, pool).items() if part}
     images = layout.read_pictures([a for part in parts.values() for a in part])
     cuts = np.cumsum([len(part) for part in parts.values()])
-    made = [
+    shown = [
         Strip(title, pictures, [a.text for a in part], [f"{a.score:.3f}" for a in part])
         for (title, part), pictures in zip(parts.items(), np.split(images, cuts[:-1]), strict=True)
     ]
     controls = files.read_controls()
     if controls is not None:
         captions = files.read_control_captions()[:WIDE]
-        made.append(Strip("generated normals", controls[:WIDE], captions, [""] * len(captions)))
-    return with_maps(made, detector)
+        shown.append(Strip("generated normals", controls[:WIDE], captions, [""] * len(captions)))
+    return with_maps(shown, detector)
 
 
 def _parts(files: RoundFiles, pool: Sequence[Anomaly]) -> dict[str, list[Anomaly]]:

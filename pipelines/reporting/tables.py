@@ -15,8 +15,8 @@ def hardest_group(first: Figures) -> str | None:
     """The group of anomalies that round zero finds hardest on the validation split: it is followed over the rounds.
     Where the test split holds none of that group, its own hardest one; None where no anomalies are known."""
     groups: dict[str, float] = first["evaluate"]["groups"]
-    found = first["evaluate"].get("hardest_group")
-    return found if found in groups else next(iter(_hardest_first(groups)), None)
+    hardest = first["evaluate"].get("hardest_group")
+    return hardest if hardest in groups else next(iter(_hardest_first(groups)), None)
 
 
 def _hardest_first(groups: Mapping[str, float]) -> list[str]:
@@ -146,14 +146,14 @@ def curves(rows: Sequence[Figures]) -> tuple[list[str], list[Figures]]:
         "average_precision",
         "fpr95",
     ]
-    made = []
+    points = []
     for row in rows:
         test = row["evaluate"]
         known = {c: test[c] for c in columns if c in test} | (
             {} if group is None else {"auroc_hardest_group": test["groups"][group]}
         )
-        made.append({"round": row["round"], "images": row["detect"].get("images", 0), **known})
-    return columns, made
+        points.append({"round": row["round"], "images": row["detect"].get("images", 0), **known})
+    return columns, points
 
 
 def summary(rows: Sequence[Figures]) -> dict[str, float]:
@@ -167,5 +167,5 @@ def summary(rows: Sequence[Figures]) -> dict[str, float]:
         "auroc_hardest": last["groups"][group],
         "fpr95": last["fpr95"],
     }  # fmt: skip
-    found = {**known, "false_alarms": last["false_positive_rate"], "hard_rate_r0": rows[-1]["assess"]["hard_rate_r0"]}
-    return {key: round(value, 4) for key, value in found.items()} | {"images": rows[-1]["detect"]["images"]}
+    figures = {**known, "false_alarms": last["false_positive_rate"], "hard_rate_r0": rows[-1]["assess"]["hard_rate_r0"]}
+    return {key: round(value, 4) for key, value in figures.items()} | {"images": rows[-1]["detect"]["images"]}

@@ -72,9 +72,9 @@ def _fresh(stages: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, di
     def fresh(name: str) -> bool:
         if name not in known:
             stage = stages[name]
-            mine = all(lookup(params, k) == v for k, v in stage.get("params", {}).get("params.yaml", {}).items())
+            used = stage.get("params", {}).get("params.yaml", {})
             known[name] = (
-                mine
+                all(lookup(params, key) == value for key, value in used.items())
                 and _continues(params, name, stage["cmd"])
                 and all(
                     dep["path"] not in writers

@@ -120,6 +120,10 @@ class Trials:
         # a bank hands the panel's photographs out to trials as well
         trained = {anomaly.sha256 for anomaly in run.files.read_pool()}
         kept = [i for i, picture in enumerate(panel.images) if sha256(picture) not in trained]
+        if not kept:
+            raise Collapse(
+                "tune: the trial has trained on every picture of the panel, so nothing is left to judge it by."
+            )
         normals = detector.score(validation.images[validation.labels == 0])
         scores, groups = detector.score(panel.images[kept]), np.array(panel.groups)[kept]
         by_round = {f"auroc {g}": separation(normals, scores[groups == g]) for g in dict.fromkeys(groups.tolist())}

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from kka.datasets import blossom
-from kka.describing.asking import Thresholds
-from kka.describing.guard import Guard
+from kka.describing.guard import Guard, Thresholds
 from kka.errors import Collapse, KkaError
 from kka.preferences import preference_pairs, preferences, surrogate
 from kka.records import Anomaly, Description

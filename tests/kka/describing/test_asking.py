@@ -10,7 +10,8 @@ import torch
 
 from kka.datasets import blossom
 from kka.describing.adapters import is_blank, write_blank
-from kka.describing.asking import Asker, Sampling, Thresholds, clean, key, summary
+from kka.describing.asking import Asker, Sampling, clean, key, summary
+from kka.describing.guard import Thresholds
 from kka.describing.writer import GumbelNoise, Lora, Writer, save_adapter
 from kka.errors import KkaError
 from kka.mini.lm import PROMPT

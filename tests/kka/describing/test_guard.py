@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from kka.describing.asking import Thresholds
-from kka.describing.guard import Guard
+from kka.describing.guard import Guard, Thresholds
 from kka.errors import KkaError
 
 CAPTIONS = [

@@ -88,3 +88,5 @@ def test_values_are_looked_up_and_set_by_dotted_paths() -> None:
     assert lookup(config.model_dump(), "detect.options.steps") is None is lookup({"a": 1}, "a.b")
     with pytest.raises(KkaError, match="^params.yaml: align.lora.r: input should be greater than or equal to 1, got 0"):
         with_values(config, {"align.lora.r": 0})
+    with pytest.raises(KkaError, match="params.yaml has no section 'aligm' for aligm.beta"):
+        with_values(config, {"aligm.beta": 1})
