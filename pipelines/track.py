@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from kka.errors import KkaError
-from pipelines.tracking.database import Commands, address, connect
+from pipelines.tracking.database import Commands, address, connect, own_database, server
 from pipelines.tracking.live import home, watch
 from pipelines.tracking.provenance import describe, parameters, replay
 from pipelines.tracking.reconcile import bring_up_to_date
@@ -31,7 +31,7 @@ def update(ctx: typer.Context) -> None:
 
 def bring_all() -> None:
     """What `kka track` does."""
-    lost = not os.environ.get("MLFLOW_TRACKING_URI") and not (home() / "mlflow.db").exists()
+    lost = not server(home()) and not own_database(home()).exists()
     bring_up_to_date(Path(), home())
     if lost:
         try:

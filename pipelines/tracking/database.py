@@ -1,5 +1,4 @@
-"""Where MLflow keeps its records: a server, or a database in the project that is made whole and goes with the
-folder."""
+"""Where MLflow keeps its records: on a server, or in a database of the project, which may be moved with its folder."""
 
 import logging
 import os
@@ -35,40 +34,53 @@ QUIET = {
 os.environ.update(QUIET)  # here, for MLflow looks when it is imported
 
 
+def own_database(home: Path) -> Path:
+    """The project's own database, which is used where there is no `server`."""
+    return home / "mlflow.db"
+
+
+def server(home: Path) -> str:
+    """The URI in MLFLOW_TRACKING_URI: a server, or a database elsewhere. Empty where MLflow's records are in the
+    project's own database under `home`, whether the variable names it or nothing."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    path = uri.removeprefix("sqlite:///")
+    own = path != uri and Path(path).resolve() == own_database(home).resolve()
+    return "" if own else uri
+
+
 def connect(home: Path) -> tuple[Any, str]:
-    """A client, and the id of the experiment: on the server that MLFLOW_TRACKING_URI names, or in the database under
-    `home`, which only one process at a time may create: racing breaks it for good. Raises KkaError where the server
-    cannot be had."""
+    """A client, and the id of the experiment: on the `server`, or in the database under `home`. Only one process at a
+    time may create the database: a race would break it for good. Raises KkaError where the server cannot be reached."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     import mlflow  # set_tracking_uri would set the variable for whoever asks next
 
     home.mkdir(parents=True, exist_ok=True)
-    database, artifacts = home / "mlflow.db", (home / "artifacts").as_uri()
-    server = os.environ.get("MLFLOW_TRACKING_URI", "").replace(f"sqlite:///{database}", "")
+    database, artifacts = own_database(home), (home / "artifacts").as_uri()
+    remote = server(home)
     with FileLock(home / "database.lock"):
-        if not server and not database.exists():
+        if not remote and not database.exists():
             _create(database, artifacts)
-        uri = server or f"sqlite:///{database}"
-        if server:
+        uri = remote or f"sqlite:///{database}"
+        if remote:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # not minutes of silence
         client = mlflow.MlflowClient(tracking_uri=uri)
         try:
             experiment = client.get_experiment_by_name(EXPERIMENT) or client.get_experiment(
-                client.create_experiment(EXPERIMENT, None if server else artifacts, tags=KIND)
+                client.create_experiment(EXPERIMENT, None if remote else artifacts, tags=KIND)
             )
         except mlflow.MlflowException as error:
             raise KkaError(
                 f"cannot reach MLflow at {uri}: {one_line(error, 160)}... Nothing is lost: run the command again when"
                 " it is there."
             ) from None
-        if not server:
+        if not remote:
             _settle(database, experiment.artifact_location, artifacts)
     return client, str(experiment.experiment_id)
 
 
 def _create(database: Path, artifacts: str) -> None:
-    """A database with all its tables, whole or not at all: MLflow makes one table after another, and never goes on with
-    half of them."""
+    """Creates a database with all its tables, or none: MLflow makes one table after another, and cannot go on with half
+    of them."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     part = database.with_name(f"{database.name}.part")
@@ -81,9 +93,9 @@ def _create(database: Path, artifacts: str) -> None:
 
 
 def _settle(database: Path, before: str, artifacts: str) -> None:
-    """Switches to WAL, so that readers and a writer go side by side, and twice as fast; and where the folder was moved
-    or copied since, moves all places of artifacts in it that the database names, for MLflow keeps them as absolute
-    paths, whichever way they are given."""
+    """Switches to WAL, so that readers and a writer go side by side, and twice as fast. Where the folder was moved or
+    copied since, updates all places of artifacts in the database, for MLflow keeps them as absolute paths, whichever
+    way they are given."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("PRAGMA journal_mode=WAL")
         if before != artifacts and before.startswith("file:") and before.endswith("/artifacts"):
@@ -91,8 +103,8 @@ def _settle(database: Path, before: str, artifacts: str) -> None:
 
 
 def _move(connection: sqlite3.Connection, before: str, artifacts: str) -> None:
-    """No API of MLflow does this. What its range of versions has is tested with each of them; of what another one lacks
-    a line is said."""
+    """No API of MLflow does this. The tests do it with each version that pyproject.toml allows. Where another version
+    lacks a column, a line on stderr says so."""
     missing = []
     for table, column in PLACES:
         columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
@@ -122,7 +134,7 @@ def one_line(error: Exception, length: int) -> str:
 
 
 class _Guard(Guard):
-    """What goes wrong in MLflow is one sentence, as a user's mistakes are."""
+    """Prints an error of MLflow as one sentence, like a user's mistake."""
 
     def explain(self, error: Exception) -> str | None:
         if explained := super().explain(error):

@@ -218,16 +218,20 @@ def watch(folder: Path) -> None:
     does so at a time."""
     with suppress(Timeout), _watcher_lock(folder):
         reader, quiet, database = Reader(folder), 0, _inode(folder)
-        while quiet < PATIENCE and database in (None, now := _inode(folder)):
-            database = now
+        while quiet < PATIENCE:
+            before, database = database, _inode(folder)
+            if before not in (None, database):
+                break
             quiet = 0 if reader.drain() else quiet + 1
             time.sleep(1)
         print(f"{time.process_time():.1f} s of processor time")
 
 
 def _inode(folder: Path) -> int | None:
+    from pipelines.tracking.database import own_database
+
     with suppress(FileNotFoundError):
-        return os.stat(folder / "mlflow.db").st_ino
+        return os.stat(own_database(folder)).st_ino
     return None
 
 

@@ -1,7 +1,6 @@
 """Results in the project -> runs in MLflow that hold all of them, whether they were made here or restored by DVC."""
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from kka.project.config import BASELINE, Config, read_config
 from kka.records import Description, read_json, read_records, write_json
 from pipelines.layout import read_csv
 from pipelines.reporting.tables import LEGEND, hardest_group
+from pipelines.tracking.database import own_database, server
 from pipelines.tracking.dvc_lock import Lock, lock_file
 from pipelines.tracking.live import Reader
 from pipelines.tracking.package import log_model
@@ -42,8 +42,8 @@ def bring_up_to_date(root: Path, home: Path, *, reported: bool = False) -> None:
     or MLflow cannot be reached."""
     read_config(root / "params.yaml")
     state, key = home / "reconciled.json", _state(root, home)
-    # what a server has forgotten only a look can tell
-    local = not os.environ.get("MLFLOW_TRACKING_URI") and (home / "mlflow.db").exists()
+    # what a server has lost is not known before it is asked
+    local = not server(home) and own_database(home).exists()
     new = reported or any((home / "spool").glob("*.jsonl"))
     if local and not new and state.exists() and read_json(state) == key:
         return
@@ -60,9 +60,8 @@ def _state(root: Path, home: Path) -> str:
     """The hash of all that decides what MLflow should hold."""
     # without the report's own stage, which DVC notes there after the report has called for reconciliation
     lock = re.sub(r"^  report:\n(?: {4}.*\n)*", "", lock_file(root).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    parts = [(root / "params.yaml").read_bytes(), lock.encode(), f"{home} {server}".encode()]
-    # what `dvc checkout` brings back is new here too
+    parts = [(root / "params.yaml").read_bytes(), lock.encode(), f"{home} {server(home)}".encode()]
+    # files that `dvc checkout` brings back count too
     patterns = ("report", "data/*/detector", "data/*/scores.csv", "metrics/*/*.json")
     paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
     parts += [f"{path} {path.stat().st_mtime_ns}".encode() for path in paths]

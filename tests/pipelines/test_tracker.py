@@ -427,6 +427,31 @@ def test_where_git_fails_nothing_is_said_of_commits(
     assert re.search(f"\nkka: MLflow lacks what other commits hold. .*{reason}.*\n$", f"\n{capsys.readouterr().err}")
 
 
+@pytest.mark.parametrize("uri", ["", "sqlite:///{home}/mlflow.db", "sqlite:///mlruns/mlflow.db"])
+def test_a_lost_database_is_replayed_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    """The project's own database is local, whether MLFLOW_TRACKING_URI names it or nothing."""
+    monkeypatch.chdir(tmp_path)
+    project = Repository(tmp_path, "2" * 32)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(home=project.home))
+    replayed: list[Path] = []
+    monkeypatch.setattr("pipelines.track.replay", replayed.append)
+    bring_all()
+    assert replayed == []
+    (project.home / "mlflow.db").unlink()
+    bring_all()
+    assert replayed == [project.home] and (project.home / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////elsewhere/mlflow.db", "sqlite://"])
+def test_a_server_or_a_database_elsewhere_is_not_the_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert database.server(tmp_path) == uri
+
+
 def test_the_commit_that_names_all_files_is_found_among_those_that_name_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
