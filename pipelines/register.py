@@ -36,9 +36,9 @@ def main(
     the whole 95% interval of the difference lies above zero. The version's description says how the two compare.
     """
     if name and not re.fullmatch(r"[\w. -]+", name):
-        raise KkaError(f"register: --name wants letters, digits, '.', '_', '-' and blanks, got '{name}'.")
-    client, found, _ = find_run(home(), run or _last(home()))
-    typer.echo(register(client, found, home(), name, force))
+        raise KkaError(f"register: --name may hold letters, digits, '.', '_', '-' and blanks, got '{name}'.")
+    client, record, _ = find_run(home(), run or _last(home()))
+    typer.echo(register(client, record, home(), name, force))
 
 
 def _last(folder: Path) -> str:

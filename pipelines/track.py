@@ -1,8 +1,8 @@
-"""`kka track`: MLflow has one parent run for each lineage of parameters, and one child run for each of its rounds.
+"""`kka track`: MLflow has one parent run for each set of parameters, and one child run for each of its rounds.
 
-A lineage is all of params.yaml but `rounds`, `last` and `tune`. Runs are found by their tags, and a figure that is
-there already is not logged again, so live records and reconciliation may follow each other in any order. Results that
-DVC restored from its run cache, whose stages never ran here, appear as well, and nothing appears twice."""
+The parameters are all of params.yaml but `rounds`, `last` and `tune`. Runs are found by their tags, and a figure that
+is there already is not logged again, so live records and reconciliation may follow each other in any order. Results
+that DVC restored from its run cache, whose stages never ran here, appear as well, and nothing appears twice."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ import typer
 from kka.errors import KkaError
 from pipelines.tracking.database import Commands, address, connect, own_database, server
 from pipelines.tracking.live import home, watch
-from pipelines.tracking.provenance import describe, parameters, replay
+from pipelines.tracking.provenance import parameters, provenance_of, replay
 from pipelines.tracking.reconcile import bring_up_to_date
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
@@ -49,7 +49,7 @@ def all_commits() -> None:
 @app.command()
 def show(run: Annotated[str, _RUN]) -> None:
     """Print where a run came from, and how to bring its files back."""
-    typer.echo(describe(home(), run))
+    typer.echo(provenance_of(home(), run))
 
 
 @app.command()

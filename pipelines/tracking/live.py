@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from pipelines.tracking.runs import Tracker
 
 PATIENCE = 30  # seconds without a stage, after which the watcher leaves
-HEADLINE = {  # figures that go to the parent's curves at once
-    "evaluate/auroc": "auroc",
-    "evaluate/fpr95": "fpr95",
-    "evaluate/false_positive_rate": "false_alarms",
-}
 
 
 def home() -> Path:
@@ -136,8 +131,8 @@ class SpoolFile:
 
 
 class Reader:
-    """Carries the messages of stages from the spool to MLflow. `refused` are the files that this version cannot read:
-    they stay where they are."""
+    """Carries the messages of stages from the spool to MLflow. `refused` are the files that this version cannot read,
+    and leaves in place."""
 
     def __init__(self, home: Path, *, monitors: bool = True) -> None:
         self.home, self.monitoring = home, monitors
@@ -178,7 +173,7 @@ class Reader:
             path.unlink()
 
     def _record(self, file: SpoolFile, head: Head, messages: Sequence[Message]) -> None:
-        from pipelines.tracking.runs import Tracker, brief, figures
+        from pipelines.tracking.runs import Tracker, figures, headline_points
 
         stage, name, config = head.stage, head.round, head.config
         key = config.model_dump_json()
@@ -196,9 +191,8 @@ class Reader:
             costs = [(f"seconds/{stage}", message.seconds, 0), (f"megabytes/{stage}", message.megabytes, 0)]
             points += [*measured, *costs]
             if stage == "evaluate" and name in (BASELINE, *config.lineage(config.last)) and tracker.leads(name):
-                number = tracker.number(name)
-                headline = [(HEADLINE[key], brief(value), number) for key, value, _ in measured if key in HEADLINE]
-                tracker.record(tracker.parent, headline)
+                values = {key: value for key, value, _ in measured}
+                tracker.record(tracker.parent, headline_points(values, tracker.number(name)))
         tracker.record(run, points)
         tracker.status(run, "FINISHED" if file.ended else "RUNNING" if file.alive else "FAILED")
 
@@ -214,8 +208,8 @@ class Reader:
 
 
 def watch(folder: Path) -> None:
-    """Records the messages of stages until none has run for a while, or somebody removed the database. Only one process
-    does so at a time."""
+    """Records the messages of stages until none has run for a while, or the database was removed. Only one process does
+    so at a time."""
     with suppress(Timeout), _watcher_lock(folder):
         reader, quiet, database = Reader(folder), 0, _inode(folder)
         while quiet < PATIENCE:

@@ -31,8 +31,8 @@ NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetens
 
 
 def log_model(tracker: Tracker, run: str, name: str, root: Path, digests: Mapping[str, str]) -> str:
-    """The id of the round's LoggedModel, which is made where there is none yet with these `digests`, of its detector
-    and of the test split; half-made ones are removed, but for those that another machine may be making."""
+    """The id of the round's LoggedModel with these `digests` of its detector and of the test split; it is created where
+    there is none. Unfinished ones are deleted, unless another machine may still be writing them."""
     client, config, experiment = tracker.client, tracker.config, tracker.experiment
     known = client.search_logged_models([experiment], f"source_run_id = '{run}'", max_results=1000)
     for model in (m for m in known if digests.items() <= m.tags.items()):
@@ -160,7 +160,7 @@ class Evaluated:
 
     @property
     def auroc(self) -> float:
-        """Of this detector, the round's first fit; that of MLflow's figures is the mean over all fits."""
+        """The AUROC of this detector, the round's first fit. MLflow's figures have the mean over all fits."""
         return metrics.auroc(self.scores.values, self.scores.labels)
 
 
@@ -193,7 +193,7 @@ def _model_of(client: Any, run: Any) -> Any:
     tags, number = run.data.tags, run.info.run_id
     if "kka.round" not in tags:
         raise KkaError(
-            f"register wants a round's run, got {run.info.run_name} ({number}). `kka track show {number}` names its"
+            f"register: {run.info.run_name} ({number}) is not the run of a round. `kka track show {number}` names its"
             " rounds."
         )
     digests = {key: tags.get(key) for key in ("dvc.detector", "dvc.test")}
@@ -201,15 +201,14 @@ def _model_of(client: Any, run: Any) -> Any:
     ready = [m for m in models if m.status.value == "READY" and digests.items() <= m.tags.items()]
     if not ready:
         raise KkaError(
-            f"register wants a round that has been evaluated, got {tags['kka.round']} ({number}). Run `dvc repro`, then"
-            " `kka track`."
+            f"register: round {tags['kka.round']} ({number}) has not been evaluated. Run `dvc repro`, then `kka track`."
         )
     return ready[0]
 
 
 def read_evaluated(client: Any, model: Any) -> Evaluated:
-    """The test scores that a LoggedModel carries. Raises MLflow's errors, OSError or KeyError where it is none of
-    ours."""
+    """The test scores that a LoggedModel contains. Raises MLflow's errors, OSError or KeyError where `kka` has not
+    written it."""
     import mlflow
 
     uri = f"{model.artifact_location}/artifacts/{SCORES}"
@@ -218,7 +217,7 @@ def read_evaluated(client: Any, model: Any) -> Evaluated:
 
 
 def _version(client: Any, name: str, new: Evaluated, run: str) -> Any:
-    """The version of this model, which is made where there is none."""
+    """The version of this model, which is created where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:

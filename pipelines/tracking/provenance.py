@@ -1,5 +1,4 @@
-"""From a run of MLflow to the files that it speaks of, and from a file to its run; and the results of all commits, for
-a database that lacks them."""
+"""From a run of MLflow to its files and back, and the results of all commits, for a database that lacks them."""
 
 import os
 import re
@@ -19,7 +18,7 @@ from kka.records import write_text
 from pipelines.tracking.database import connect
 from pipelines.tracking.dvc_lock import lock_file
 from pipelines.tracking.reconcile import reconcile
-from pipelines.tracking.runs import lineage
+from pipelines.tracking.runs import params_hash
 
 RECORDED = (  # outs that reconciliation reads
     "metrics/*",
@@ -33,9 +32,9 @@ RECORDED = (  # outs that reconciliation reads
 
 
 def find_run(home: Path, wanted: str) -> tuple[Any, Any, str]:
-    """The client, the run, and the tag by which it was found, if any: `wanted` is the id of a run, what a round wrote
-    beneath data/ (such as data/r3/detector), or an MD5. Of several runs with one file that with the parameters of now
-    comes first. Raises KkaError where there is none."""
+    """The client, the run, and the tag that holds the MD5, if any. `wanted` is the id of a run, the path of a round's
+    out under data/ (such as data/r3/detector), or an MD5. Where several runs have the same file, one with the current
+    parameters comes first. Raises KkaError where there is none."""
     client, experiment = connect(home)
     import mlflow
 
@@ -46,7 +45,7 @@ def find_run(home: Path, wanted: str) -> tuple[Any, Any, str]:
             pass  # an MD5 looks alike
     md5 = _md5(wanted) if "/" in wanted else wanted
     runs = client.search_runs([experiment], "tags.`kka.chain` != 'all'", max_results=5000)
-    now = lineage(read_config(Path("params.yaml"))) if Path("params.yaml").exists() else ""
+    now = params_hash(read_config(Path("params.yaml"))) if Path("params.yaml").exists() else ""
     for run in sorted(runs, key=lambda run: run.data.tags.get("kka.lineage") != now):
         for key, value in run.data.tags.items():
             if key.startswith("dvc.") and value == md5:
@@ -65,9 +64,9 @@ def _md5(path: str) -> str:
     return str(hashes[0])
 
 
-def describe(home: Path, wanted: str) -> str:
+def provenance_of(home: Path, wanted: str) -> str:
     """What a run is, where its files come from, and the commands that bring them back. Raises KkaError where there is
-    no such run, or git cannot be asked."""
+    no such run, or git fails."""
     client, run, _ = find_run(home, wanted)
     tags, number = run.data.tags, run.info.run_id
     if tags.get("kka.chain") == "all":
@@ -86,7 +85,7 @@ def describe(home: Path, wanted: str) -> str:
 
 
 def _way_back(run: str, hashes: dict[str, str]) -> Iterator[str]:
-    """The commands, from the surest way to the longest."""
+    """The commands that bring the files back, by the shortest way that works."""
     if not hashes:
         yield "None of its stages has ended: there are no files."
         return
@@ -116,8 +115,8 @@ def _way_to_keep() -> Iterator[str]:
 
 
 def _commit_of(wanted: set[str]) -> str | None:
-    """A commit whose dvc.lock names all these MD5s: one may be far older than another, so it is any of the commits that
-    brought one."""
+    """A commit whose dvc.lock names all these MD5s. One file may be far older than another, so every commit that
+    introduced one of them is tried."""
     logs = [_git("log", "--all", "--format=%H", f"-S{md5}", "--", "dvc.lock").split() for md5 in sorted(wanted)]
     commits = list(dict.fromkeys(commit for log in logs for commit in log))
     locks = _contents([f"{commit}:./dvc.lock" for commit in commits])
@@ -129,21 +128,21 @@ def _names_all(lock: str, wanted: set[str]) -> bool:
 
 
 def _git(*words: str, stdin: str = "") -> str:
-    """What git prints. Raises KkaError where it fails, with its own words."""
+    """The output of git. Raises KkaError with its error message where it fails."""
     try:
         done = subprocess.run(["git", *words], input=stdin.encode(), capture_output=True, check=False)
     except FileNotFoundError:
-        raise KkaError("track: git is wanted to look into the commits, got no such program. Install it.") from None
+        raise KkaError("track: git is not installed, so other commits cannot be read. Install it.") from None
     if done.returncode:
         reason = " ".join(done.stderr.decode(errors="replace").split())[:200]
-        raise KkaError(f"track: the commits cannot be looked into, for git {words[0]} says: {reason or 'nothing'}")
+        raise KkaError(f"track: other commits cannot be read: git {words[0]} says: {reason or 'nothing'}")
     return done.stdout.decode(errors="surrogateescape")
 
 
 def _contents(names: Sequence[str]) -> list[str | None]:
     """The files `<commit>:./<path>`, in their order; None for one that the commit does not hold."""
-    asked = "".join(f"{name}\n" for name in names)
-    stream = _git("cat-file", "--batch", stdin=asked).encode(errors="surrogateescape") if names else b""
+    request = "".join(f"{name}\n" for name in names)
+    stream = _git("cat-file", "--batch", stdin=request).encode(errors="surrogateescape") if names else b""
     texts: list[str | None] = []
     while stream:
         head, _, stream = stream.partition(b"\n")
@@ -180,8 +179,8 @@ def _text(client: Any, run: str, name: str) -> str:
 
 
 def replay(home: Path) -> int:
-    """Reconciles the params.yaml and dvc.lock of all commits, DVC's experiments among them, with what DVC's cache holds
-    of their results; nothing is fetched. Returns of how many it holds some. Raises KkaError where git fails."""
+    """Records the results of all commits, and of DVC's experiments, that DVC's cache holds; nothing is fetched. Returns
+    the number of states that had some. Raises KkaError where git fails."""
     count, states = 0, list(_states())
     cache = _cache() if states else None
     for commit, params, lock in tqdm(states, unit="state", disable=None):
@@ -205,7 +204,7 @@ def _replayed(root: Path, home: Path, commit: str) -> bool:
 
 
 def _states() -> Iterator[tuple[str, str, str]]:
-    """Commit, params.yaml and dvc.lock, each pair of them once, the oldest first."""
+    """Commit, params.yaml and dvc.lock of all commits, the oldest first; each pair of files once."""
     commits = _git("log", "--all", "--reverse", "--format=%H", "--", "dvc.lock").split()
     texts = _contents([f"{commit}:./{name}" for commit in commits for name in ("params.yaml", "dvc.lock")])
     known = set()
@@ -216,7 +215,7 @@ def _states() -> Iterator[tuple[str, str, str]]:
 
 
 def _cache() -> Any:
-    """DVC's local cache, wherever its configuration says."""
+    """DVC's local cache, which its configuration may have moved."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -228,7 +227,7 @@ def _cache() -> Any:
 
 
 def _restore(root: Path, cache: Any) -> None:
-    """Copies the outs in dvc.lock that the records need from the cache, those that it holds whole."""
+    """Copies the outs that reconciliation reads from the cache, where it holds all their files."""
     for stage in yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"].values():
         for out in stage.get("outs", []):
             path = Path(out["path"])

@@ -1,4 +1,4 @@
-"""Results in the project -> runs in MLflow that hold all of them, whether they were made here or restored by DVC."""
+"""Brings MLflow up to date with the results in the project, whether its stages ran here or DVC restored them."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ from pipelines.tracking.database import own_database, server
 from pipelines.tracking.dvc_lock import Lock, lock_file
 from pipelines.tracking.live import Reader
 from pipelines.tracking.package import log_model
-from pipelines.tracking.runs import Point, Tracker, brief, figures, revision, title
+from pipelines.tracking.runs import Point, Tracker, figures, headline_points, revision, title
 
 STAGES = ("describe", "synthesize", "assess", "detect", "align", "evaluate")
 BASELINE_STAGES = ("prepare", "baseline", "evaluate-baseline")
@@ -27,8 +27,8 @@ USES = {"train": "training", "calibration": "calibration", "validation": "valida
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What dvc.lock vouches for of one round: figures by stage, the MD5 of each out, and `seconds`, where those of all
-    its stages are known."""
+    """What dvc.lock vouches for of one round: figures by stage, the MD5 of each out, and the `seconds` of all its
+    stages, None where one's are unknown."""
 
     name: str
     figures: dict[str, dict[str, Any]]
@@ -37,9 +37,9 @@ class RoundRecord:
 
 
 def bring_up_to_date(root: Path, home: Path, *, reported: bool = False) -> None:
-    """Brings MLflow up to date with the results in `root`; in a moment, where nothing has happened since the last time.
-    `reported`: called by the report's stage, before DVC has noted its end. Raises KkaError where nothing has been run,
-    or MLflow cannot be reached."""
+    """Brings MLflow up to date with the results in `root`; returns at once where nothing has changed since the last
+    time. `reported`: called by the report's stage, before DVC adds it to dvc.lock. Raises KkaError where nothing has
+    been run, or MLflow cannot be reached."""
     read_config(root / "params.yaml")
     state, key = home / "reconciled.json", _state(root, home)
     # what a server has lost is not known before it is asked
@@ -58,7 +58,7 @@ def bring_up_to_date(root: Path, home: Path, *, reported: bool = False) -> None:
 
 def _state(root: Path, home: Path) -> str:
     """The hash of all that decides what MLflow should hold."""
-    # without the report's own stage, which DVC notes there after the report has called for reconciliation
+    # without the report's stage, which DVC adds after the report has called for reconciliation
     lock = re.sub(r"^  report:\n(?: {4}.*\n)*", "", lock_file(root).read_text(encoding="utf-8"), flags=re.MULTILINE)
     parts = [(root / "params.yaml").read_bytes(), lock.encode(), f"{home} {server(home)}".encode()]
     # files that `dvc checkout` brings back count too
@@ -69,38 +69,32 @@ def _state(root: Path, home: Path) -> str:
 
 
 def headline(record: RoundRecord, first: RoundRecord, number: int, seconds: float | None) -> list[Point]:
-    """The few figures that rounds and runs are compared by, their step the round's number. A `point` is one of a
-    hundred of AUROC gained on round zero; `seconds` are those since then. Left out are unknown figures, and the price
-    of a point where the gain lies within the interval of the AUROC."""
-    evaluate, describe, assess = (record.figures.get(s, {}) for s in ("evaluate", "describe", "assess"))
+    """The few figures that rounds and runs are compared by (HEADLINE). A `point` is a hundredth of AUROC gained on
+    round zero; `seconds` are those since then. Unknown figures are left out, and the price of a point where the gain
+    lies within the interval of the AUROC."""
+    evaluate, describe = record.figures["evaluate"], record.figures.get("describe", {})
     zero = first.figures["evaluate"]
     hardest = hardest_group({"evaluate": zero})
     images = record.figures.get("detect", {}).get("images", 0)
     before = zero.get("auroc", 1.0)
     gained = evaluate.get("auroc_low", evaluate.get("auroc", 0.0)) > before
     points = 100 * (evaluate["auroc"] - before) if gained else 0.0
-    values = {
-        "auroc": evaluate.get("auroc"),
+    derived = {
         "auroc_hardest": evaluate["groups"][hardest] if hardest else None,
-        "fpr95": evaluate.get("fpr95"),
-        "false_alarms": evaluate["false_positive_rate"],
-        "gap": evaluate.get("controls_auroc"),
-        "hard_rate": assess.get("hard_rate"),
-        "hard_rate_r0": assess.get("hard_rate_r0"),
-        "readable": describe.get("readable"),
-        "distinct": describe.get("distinct"),
         "refused": 1 - describe["kept"] / describe["attempts"] if describe.get("attempts") else None,
         "images": images,
         "seconds": seconds if number else None,
         "images_per_point": images / points if points > 0 else None,
         "seconds_per_point": seconds / points if points > 0 and seconds is not None else None,
     }
-    return [(name, brief(value), number) for name, value in values.items() if value is not None]
+    values = {key: value for stage, metrics in record.figures.items() for key, value, _ in figures(stage, metrics)}
+    values |= {f"derived/{key}": value for key, value in derived.items() if value is not None}
+    return headline_points(values, number)
 
 
 def reconcile(root: Path, home: Path, *, reported: bool = False, commit: str | None = None) -> None:
-    """Creates in MLflow what is missing of the results that stand in `root` and belong to its params.yaml; `reported`
-    as in Lock, `commit` is what they were committed as, if not what is checked out."""
+    """Creates in MLflow what it lacks of the results in `root` that belong to its params.yaml. `reported` is as in
+    Lock; `commit` is the results' commit, by default the one that is checked out."""
     config, lock = read_config(root / "params.yaml"), Lock.read(root, reported=reported)
     tracker, costs = Tracker(home, config), Costs(home)
     now = commit or revision(root)
@@ -118,8 +112,8 @@ def reconcile(root: Path, home: Path, *, reported: bool = False, commit: str | N
 
 def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str, now: str) -> RoundRecord | None:
     """Records a round's own figures, hashes, inputs and pictures. None where dvc.lock vouches for no stage of it."""
-    wanted = BASELINE_STAGES if name == BASELINE else [f"{stage}@{name}" for stage in STAGES]
-    stages = [stage for stage in wanted if stage in lock.stages]
+    every = BASELINE_STAGES if name == BASELINE else [f"{stage}@{name}" for stage in STAGES]
+    stages = [stage for stage in every if stage in lock.stages]
     if not stages:
         return None
     run = tracker.round(name)
@@ -138,13 +132,12 @@ def _round(tracker: Tracker, lock: Lock, costs: "Costs", name: str, now: str) ->
         tracker.tag(run, tags | {"dvc.revision": now})
     tracker.inputs(run, _inputs(tracker, lock, name))
     _illustrate(tracker, lock, run, name)
-    complete = len(stages) == len(wanted) and all(spent.values())
+    complete = len(stages) == len(every) and all(spent.values())
     return RoundRecord(name, metrics, hashes, sum(cost["seconds"] for cost in spent.values()) if complete else None)
 
 
 def _compare(tracker: Tracker, lock: Lock, records: Mapping[str, RoundRecord], name: str) -> None:
-    """Records what a round is worth: its model, and the headline, on the parent too where the round leads to the last
-    one."""
+    """Records a round's model and its headline; on the parent too, where the round leads to the last one."""
     record, config, run = records[name], tracker.config, tracker.round(name)
     chain = [] if name == BASELINE else config.lineage(name)
     spent = [records[r].seconds if r in records else None for r in chain]
@@ -163,17 +156,17 @@ def _compare(tracker: Tracker, lock: Lock, records: Mapping[str, RoundRecord], n
 
 
 def _inputs(tracker: Tracker, lock: Lock, name: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, MD5, path and use of the data that a round stands on: the splits, and its generated anomalies."""
+    """Name, MD5, path and use of a round's data: the splits, and its generated anomalies."""
     data = tracker.config.prepare.dataset
-    wanted = [(f"{data} {split}", "prepare", f"data/splits/{split}", use) for split, use in USES.items()]
-    wanted.append((f"generated {name}", f"synthesize@{name}", f"data/{name}/anomalies", "training"))
-    for label, stage, path, use in wanted:
+    inputs = [(f"{data} {split}", "prepare", f"data/splits/{split}", use) for split, use in USES.items()]
+    inputs.append((f"generated {name}", f"synthesize@{name}", f"data/{name}/anomalies", "training"))
+    for label, stage, path, use in inputs:
         if md5 := lock.out(stage, path):
             yield label, md5, path, use
 
 
 def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
-    """Logs the round's pictures and texts, once. The tag `kka.shown` says so when all of them are there."""
+    """Logs the round's pictures and texts, once: the tag `kka.shown` holds their hashes when all of them are there."""
     report, texts = lock.whole("report", "report"), lock.whole(f"describe@{name}", f"data/{name}/descriptions.jsonl")
     scores = lock.whole(evaluation(name), f"data/{name}/scores.csv")
     shown = " ".join(str(path and lock.md5(path)) for path in (report, texts, scores))
@@ -188,7 +181,7 @@ def _illustrate(tracker: Tracker, lock: Lock, run: str, name: str) -> None:
 
 
 def _complete_parent(tracker: Tracker, lock: Lock) -> None:
-    """Logs the report and the parameters, once; and the end, when the last round has been evaluated."""
+    """Logs the report and the parameters, once. Sets the status when the last round has been evaluated."""
     run, config = tracker.parent, tracker.config
     tracker.inputs(run, _inputs(tracker, lock, BASELINE))
     tags = tracker.client.get_run(run).data.tags
@@ -250,8 +243,8 @@ def script(stage: str) -> str:
 
 
 class Costs:
-    """mlruns/seconds.json: what stages cost, by what they made. So results that DVC restored have their seconds too,
-    and those of a database that was removed."""
+    """mlruns/seconds.json: what stages cost, by the hash of their outs. So results that DVC restored have their seconds
+    too, as have those of a database that was removed."""
 
     def __init__(self, home: Path) -> None:
         self.path = home / "seconds.json"
@@ -259,8 +252,8 @@ class Costs:
         self.known = dict(self.before)
 
     def of(self, stage: str, outs: Mapping[str, str], logged: Mapping[str, float]) -> dict[str, float]:
-        """Seconds and megabytes: those that its run has logged, or those that were kept for the same outs; empty for
-        neither."""
+        """The seconds and megabytes that the stage's run has logged, or those kept for the same outs; empty where there
+        are neither."""
         key = f"{stage} {hashlib.md5(repr(sorted(outs.items())).encode(), usedforsecurity=False).hexdigest()}"
         names = {what: f"{what}/{script(stage)}" for what in ("seconds", "megabytes")}
         if key not in self.known and all(name in logged for name in names.values()):
@@ -269,6 +262,6 @@ class Costs:
         return costs
 
     def write(self) -> None:
-        """Whole or not at all, and only what is new."""
+        """Writes the file, where something is new."""
         if self.known != self.before:
             write_json(self.path, self.known)

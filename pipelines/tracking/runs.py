@@ -1,4 +1,4 @@
-"""The runs of MLflow: found by their tags, so that whoever comes first creates them and everybody else finds them."""
+"""The runs of MLflow, identified by their tags: the first process that needs a run creates it, all others find it."""
 
 import hashlib
 import json
@@ -22,6 +22,25 @@ from pipelines.tracking.database import connect
 Point = tuple[str, float, int]  # name, value, step
 COMMIT = "mlflow.source.git.commit"
 NOT_RESULTS = {"rounds", "last", "tune"}  # sections of params.yaml that make no other lineage
+# The figures that rounds and runs are compared by, with their names in MLflow: <stage>/<key> of
+# metrics/<round>/<stage>.json, and derived/<key>, which `reconcile.headline` computes. All other figures keep their
+# names.
+HEADLINE = {
+    "evaluate/auroc": "auroc",
+    "derived/auroc_hardest": "auroc_hardest",
+    "evaluate/fpr95": "fpr95",
+    "evaluate/false_positive_rate": "false_alarms",
+    "evaluate/controls_auroc": "gap",
+    "assess/hard_rate": "hard_rate",
+    "assess/hard_rate_r0": "hard_rate_r0",
+    "describe/readable": "readable",
+    "describe/distinct": "distinct",
+    "derived/refused": "refused",
+    "derived/images": "images",
+    "derived/seconds": "seconds",
+    "derived/images_per_point": "images_per_point",
+    "derived/seconds_per_point": "seconds_per_point",
+}
 
 
 def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
@@ -35,9 +54,10 @@ def figures(stage: str, values: Mapping[str, Any]) -> list[Point]:
     ]
 
 
-def brief(value: float) -> float:
-    """Six digits: more would only be hard to read."""
-    return float(f"{value:.6g}")
+def headline_points(values: Mapping[str, float], number: int) -> list[Point]:
+    """Those of the `values` that are in HEADLINE, in its order and by its names, rounded to six digits. Their step is
+    the round's `number`."""
+    return [(name, float(f"{values[key]:.6g}"), number) for key, name in HEADLINE.items() if key in values]
 
 
 class Tracker:
@@ -45,7 +65,7 @@ class Tracker:
 
     def __init__(self, home: Path, config: Config) -> None:
         self.config, self.home = config, home
-        self.lineage = lineage(config)
+        self.params_hash = params_hash(config)
         self.client, self.experiment = connect(home)
         # two stages, or two experiments, may look for the same run at the same time
         self.lock = FileLock(home / "runs.lock")
@@ -57,7 +77,8 @@ class Tracker:
         return self._run("all", None, {})
 
     def round(self, name: str) -> str:
-        """The id of a round's run. A round is known by its chain, for its name may stand for another one day."""
+        """The id of a round's run. A round is identified by its chain, for its name may be used for another one
+        later."""
         tags = {"mlflow.parentRunId": self.parent, "kka.round": name}
         if name != BASELINE:
             tags["kka.previous"] = self.round(self.config.rounds[name].prev)
@@ -68,7 +89,7 @@ class Tracker:
         return "/".join([BASELINE, *(self.config.lineage(name) if name != BASELINE else [])])
 
     def number(self, name: str) -> int:
-        """How many rounds this one stands on."""
+        """How many rounds come before this one."""
         return self.chain(name).count("/")
 
     def known(self, name: str) -> str | None:
@@ -77,8 +98,8 @@ class Tracker:
         return str(run.info.run_id) if run else None
 
     def leads(self, name: str) -> bool:
-        """Whether the round is on the curve of the parent: the longest chain that began there. Branches are on their
-        own runs alone."""
+        """Whether the round is on the curve of the parent, which is its first chain and what continues it. Branches are
+        on their own runs alone."""
         chain, curve = self.chain(name), self.client.get_run(self.parent).data.tags.get("kka.curve", BASELINE)
         if chain.startswith(f"{curve}/"):
             self.client.set_tag(self.parent, "kka.curve", chain)
@@ -90,8 +111,8 @@ class Tracker:
         return str(self.client.tracking_uri)
 
     def record(self, run: str, points: Iterable[Point], model: str | None = None) -> None:
-        """Logs the figures that the run does not hold yet, in batches; as those of a LoggedModel too, where one is
-        named."""
+        """Logs the figures that the run does not hold yet, in batches. Where `model` names a LoggedModel, they are
+        logged as its figures too."""
         from mlflow.entities import Metric
 
         latest, now = self.client.get_run(run).data.metrics, int(time.time() * 1000)
@@ -113,12 +134,12 @@ class Tracker:
             self.client.log_batch(run, metrics=new[i : i + 500])
 
     def lacks(self, run: str, shown: str) -> bool:
-        """Whether these artifacts are not all logged yet: `shown` are their hashes."""
+        """Whether the run lacks some of these artifacts; `shown` are their hashes."""
         return bool(self.client.get_run(run).data.tags.get("kka.shown") != shown)
 
     def table(self, run: str, name: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Records as a table that MLflow shows, in the form of its `log_table`, which would add to what a killed
-        process left."""
+        """Logs records as a table that MLflow shows. Its own `log_table` would append to what a killed process
+        left."""
         columns = list(records[0]) if records else []
         data = [[record[column] for column in columns] for record in records]
         self.client.log_dict(run, {"columns": columns, "data": data}, name)
@@ -129,7 +150,7 @@ class Tracker:
         return yaml.safe_dump(self.config.model_dump(mode="json", exclude={"tune"}), sort_keys=False)
 
     def tag(self, run: str, tags: Mapping[str, str]) -> bool:
-        """Sets the tags that differ. Says whether there were any."""
+        """Sets the tags that differ. Returns whether there were any."""
         from mlflow.entities import RunTag
 
         known = self.client.get_run(run).data.tags
@@ -176,24 +197,24 @@ class Tracker:
         return self.ids[chain]
 
     def _find(self, chain: str) -> Any:
-        """The run with this chain; of several, which only writers on several machines can make, the first for all of
-        them."""
-        wanted = f"tags.`kka.lineage` = '{self.lineage}' and tags.`kka.chain` = '{chain}'"
-        runs = self.client.search_runs([self.experiment], wanted, max_results=100)
+        """The run with this chain, or None. Only writers on several machines can create more than one: the oldest
+        counts."""
+        query = f"tags.`kka.lineage` = '{self.params_hash}' and tags.`kka.chain` = '{chain}'"
+        runs = self.client.search_runs([self.experiment], query, max_results=100)
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _create(self, chain: str, tags: Mapping[str, str]) -> Any:
-        about = {"kka.lineage": self.lineage, "kka.chain": chain, COMMIT: revision().removesuffix("-dirty")}
+        about = {"kka.lineage": self.params_hash, "kka.chain": chain, COMMIT: revision().removesuffix("-dirty")}
         about |= {
             "mlflow.source.name": "dvc.yaml",
             "mlflow.source.type": "PROJECT",
             "kka.dataset": self.config.prepare.dataset,
             "kka.detector": self.config.detect.detector,
         }
-        made = self.client.create_run(self.experiment, tags={**about, **tags})
+        run = self.client.create_run(self.experiment, tags={**about, **tags})
         first = self._find(chain)
-        if first.info.run_id != made.info.run_id:  # another machine was faster
-            self.client.delete_run(made.info.run_id)
+        if first.info.run_id != run.info.run_id:  # another machine was faster
+            self.client.delete_run(run.info.run_id)
         return first
 
 
@@ -202,7 +223,7 @@ def results(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=NOT_RESULTS)
 
 
-def lineage(config: Config) -> str:
+def params_hash(config: Config) -> str:
     """The hash of all parameters that results depend on."""
     return hashlib.sha256(json.dumps(results(config), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -222,7 +243,7 @@ def title(config: Config) -> str:
         end = key.partition(".")[2]
         changes.append(f"{end if end and ends.count(end) == 1 else key}={str(value)[:24]}")
     if len(changes) > 5:
-        changes[4:] = [f"and {len(changes) - 4} more ({lineage(config)[:6]})"]
+        changes[4:] = [f"and {len(changes) - 4} more ({params_hash(config)[:6]})"]
     return ", ".join([preset, *changes])
 
 
@@ -234,7 +255,7 @@ def _presets() -> dict[str, dict[str, Any]]:
 def revision(root: Path = Path()) -> str:
     """The commit that is checked out, with -dirty where dvc.lock or what it comes from differs from it; none without
     git."""
-    asked = ["git", "status", "--porcelain=v2", "--branch", "--", "dvc.lock", "dvc.yaml", "params.yaml"]
-    lines = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False).stdout.splitlines()
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", "dvc.lock", "dvc.yaml", "params.yaml"]
+    lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.splitlines()
     head = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), "none")
     return head + "-dirty" * any(not line.startswith("#") for line in lines)

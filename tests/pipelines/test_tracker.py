@@ -31,9 +31,9 @@ from pipelines.track import bring_all
 from pipelines.tracking import database
 from pipelines.tracking.database import connect
 from pipelines.tracking.live import End, Head, Measurement, Reader, SpoolFile, recording
-from pipelines.tracking.provenance import _cache, _restore, _states, describe, replay
+from pipelines.tracking.provenance import _cache, _restore, _states, provenance_of, replay
 from pipelines.tracking.reconcile import Costs, RoundRecord, bring_up_to_date, headline
-from pipelines.tracking.runs import Tracker, title
+from pipelines.tracking.runs import HEADLINE, Tracker, title
 from tests.conftest import ROOT
 from tests.pipelines.conftest import tiny
 
@@ -77,7 +77,9 @@ ONE = RoundRecord(
 
 
 def test_a_headline_holds_what_rounds_are_compared_by() -> None:
-    found = {name: value for name, value, step in headline(ONE, ZERO, 1, 40.0) if step == 1}
+    points = headline(ONE, ZERO, 1, 40.0)
+    assert [name for name, _, _ in points] == list(HEADLINE.values())
+    found = {name: value for name, value, step in points if step == 1}
     assert found == pytest.approx(
         {
             "auroc": 0.92,
@@ -381,6 +383,21 @@ def test_what_a_stage_writes_to_the_spool_is_what_is_read(tmp_path: Path, monkey
     assert isinstance(end, End) and end.figures == {"images": 3} and end.seconds >= 0 and end.megabytes > 0
 
 
+def test_a_round_that_was_just_evaluated_is_on_the_parents_curves_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.live._start_watcher", lambda folder: None)
+    write_json(tmp_path / "metrics" / "r1" / "evaluate.json", ONE.figures["evaluate"])
+    home = tmp_path / "mlruns"
+    with recording(home, tiny(), "evaluate", "r1", tmp_path):
+        pass
+    Reader(home, monitors=False).drain()
+    tracker = Tracker(home, tiny())
+    figures = tracker.client.get_run(tracker.parent).data.metrics
+    assert figures == {"auroc": 0.92, "fpr95": 0.3, "false_alarms": 0.06, "gap": 0.5}
+    assert tracker.client.get_run(tracker.round("r1")).data.metrics["evaluate/groups/far"] == 0.96
+
+
 class Repository:
     """A project with a run of round r1, whose detector and test split have MD5s."""
 
@@ -399,7 +416,7 @@ class Repository:
     ("broken", "reason"),
     [
         ("no repository", "git log says: fatal: not a git repository"),
-        ("no program", "git is wanted"),
+        ("no program", "git is not installed"),
         ("no objects", "git log says: .*(bad|could not|unable|failed)"),
     ],
 )
@@ -414,12 +431,12 @@ def test_where_git_fails_nothing_is_said_of_commits(
     if broken == "no program":
         monkeypatch.setenv("PATH", "")
     with pytest.raises(KkaError, match=reason):
-        describe(project.home, project.run)
+        provenance_of(project.home, project.run)
     with pytest.raises(KkaError, match=reason):
         replay(project.home)
     # what dvc.lock names comes back without git, and so does `kka track` after the database was removed
     kept = Repository(tmp_path, "1" * 32)
-    lines = describe(kept.home, kept.run).splitlines()
+    lines = provenance_of(kept.home, kept.run).splitlines()
     assert "  dvc checkout" in lines and re.search("is not known. track: .*git", lines[-1])
     monkeypatch.setattr("pipelines.track.bring_up_to_date", lambda root, home: None)
     (kept.home / "mlflow.db").unlink()
@@ -471,7 +488,7 @@ def test_the_commit_that_names_all_files_is_found_among_those_that_name_some(
         git("add", "-A", "dvc.lock")
         git("commit", "-qm", name)
         commits[name] = git("rev-parse", "HEAD")
-    assert f"git commit {commits['both']} names these files" in describe(project.home, project.run)
+    assert f"git commit {commits['both']} names these files" in provenance_of(project.home, project.run)
     assert list(_states()) == []  # none of these commits holds a params.yaml
 
 
