@@ -156,7 +156,7 @@ def _contents(names: Sequence[str]) -> list[str | None]:
 
 
 def parameters(home: Path, wanted: str) -> str:
-    """The params.yaml of a run's lineage; `last` is the round that was asked for."""
+    """The params.yaml of a run. For a round's run its `last` is that round."""
     client, run, _ = find_run(home, wanted)
     parent = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
     values: dict[str, Any] = yaml.safe_load(_text(client, parent, "params.yaml"))

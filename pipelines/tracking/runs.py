@@ -21,7 +21,7 @@ from pipelines.tracking.database import connect
 
 Point = tuple[str, float, int]  # name, value, step
 COMMIT = "mlflow.source.git.commit"
-NOT_RESULTS = {"rounds", "last", "tune"}  # sections of params.yaml that make no other lineage
+NOT_RESULTS = {"rounds", "last", "tune"}  # sections of params.yaml that results do not depend on
 # The figures that rounds and runs are compared by, with their names in MLflow: <stage>/<key> of
 # metrics/<round>/<stage>.json, and derived/<key>, which `reconcile.headline` computes. All other figures keep their
 # names.
@@ -61,7 +61,7 @@ def headline_points(values: Mapping[str, float], number: int) -> list[Point]:
 
 
 class Tracker:
-    """The runs of one lineage, where `connect` finds them."""
+    """The runs of one set of parameters, in the MLflow that `connect` finds."""
 
     def __init__(self, home: Path, config: Config) -> None:
         self.config, self.home = config, home

@@ -89,12 +89,12 @@ def _levels(image: Any) -> NDArray[Any]:
     ):
         return levels.astype(np.uint8)
     if isinstance(image, list):
-        raise ValueError("an array wants rows of whole numbers from 0 to 255, shape (h, w) or (h, w, 1 to 4)")
+        raise ValueError("an array must hold whole numbers from 0 to 255, in the shape (h, w) or (h, w, 1 to 4)")
     return levels
 
 
 def _source(image: Any, paths: bool) -> bytes | Path:
-    """Where Pillow reads the picture from. Raises ValueError for what is none."""
+    """The bytes or the path that Pillow reads the picture from. Raises ValueError where the input is neither."""
     if isinstance(image, bytes):
         return image
     if paths and isinstance(image, str | Path):
@@ -106,7 +106,7 @@ def _source(image: Any, paths: bool) -> bytes | Path:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:  # of characters, or of their number
         raise ValueError(
-            f"'{image[:40]}' is no base64; paths want the parameter paths, and a server reads none"
+            f"'{image[:40]}' is no base64. Paths are read with the parameter paths only, and never by a server"
         ) from None
 
 

@@ -205,7 +205,7 @@ def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_re
     ]
     odd = [b"no picture", "no/path", None, [[1, 300]], pictures[0].astype(float)]
     assert (
-        "is no base64; paths want the parameter paths"
+        "is no base64. Paths are read with the parameter paths only"
         in model.predict(pd.DataFrame({"image": [str(tmp_path / "a.png")]}))["error"][0]
     )
     path = ways.pop(4)
@@ -336,7 +336,7 @@ def test_a_served_champion_says_what_predict_says_and_reads_no_paths(project: Pr
     assert [int(r["alarm"]) for r in answer["predictions"]] == [int(r["alarm"]) for r in rows]
     assert [r["score"] for r in refused] == [None] * 3
     errors = [r["error"] for r in refused]
-    assert "a server reads none" in errors[0] and "a server reads none" in errors[1] and "no picture" in errors[2]
+    assert "never by a server" in errors[0] and "never by a server" in errors[1] and "no picture" in errors[2]
 
 
 def _request(port: int, records: list[dict[str, str]], **params: Any) -> urllib.request.Request:
