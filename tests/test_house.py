@@ -242,6 +242,12 @@ def test_no_pickles_and_no_large_files() -> None:
     assert [p for p in files if p.is_file() and p.stat().st_size > 25 << 20] == []
 
 
+def test_round_zero_is_named_in_one_place() -> None:
+    assert [name for name, path in FILES.items() if '"r0"' in path.read_text(encoding="utf-8")] == [
+        "kka.project.config"
+    ]
+
+
 def test_no_machine_paths_are_written_down() -> None:
     for name, path in FILES.items():
         for start in ("/work/", "/tmp/", "/root/", "/home/"):
