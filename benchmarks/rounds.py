@@ -85,7 +85,7 @@ FIGURES = {
     "images": lambda r: r["detect"]["images"],
     "hard reached": lambda r: r["detect"]["hard_proportion"],
     "hard rate, r0": lambda r: r["assess"]["hard_rate_r0"],
-    "mean distance": lambda r: r["describe"]["mean_distance"],
+    "mean distance": lambda r: r["evaluate"]["mean_distance"],
     "readable": lambda r: r["describe"]["readable"],
     "distinct": lambda r: r["describe"]["distinct"],
     "generated vs real normals": lambda r: r["evaluate"]["controls_auroc"],
