@@ -98,7 +98,7 @@ def changes(name: str, folder: Path, data: Path) -> list[str]:
     make, writer, pipeline, backbone = RUNS[name]
     found = [f"prepare.options.{k}={v}" for k, v in make(data).items()]
     if name == "cifar100-bank":
-        lm.train(folder / "lm", CAPTIONS * 20, steps=4)
+        lm.train(folder / "lm", CAPTIONS * 20, CAPTIONS, steps=4)
         return [
             *found,
             f"describe.model={folder / 'lm'}",
