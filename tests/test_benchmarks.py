@@ -82,6 +82,13 @@ def test_the_table_of_rounds_is_not_older_than_the_code(variant: str) -> None:
     )
 
 
+def test_the_table_of_the_gap_is_not_older_than_the_code() -> None:
+    names = [f"gap/{p.name}" for p in (RESULTS / "gap").glob("*.json")]
+    assert names and outdated(gap.CODE, names) == [], (
+        "other code made these. Run `python -m benchmarks.gap` and put its table into the page."
+    )
+
+
 # A project in small, whose benchmark is one of its files.
 
 SCRIPT = '''"""Words."""
