@@ -22,21 +22,24 @@ from kka.errors import BrokenFile, KkaError
 
 Images = NDArray[np.uint8]  # RGB, (n, h, w, 3)
 Image = NDArray[np.uint8]  # RGB, (h, w, 3)
+Masks = NDArray[np.bool_]  # where pictures are anomalous, (n, h, w)
 PARTS = ("train", "calibration", "validation", "test")  # the names of splits
 T = TypeVar("T")
 Outcome = Literal["kept", "normal", "unreadable", "duplicate"]
-Grade = Literal["hard", "between", "easy"]
+Grade = Literal["hard", "between", "easy", "hopeless"]
 
 
 @dataclass(frozen=True)
 class Split:
     """Images uint8 (n, h, w, 3), and for each: caption (of several each a line), label (0 normal, 1 anomalous), group
-    (class, defect or distance)."""
+    (class, defect or distance). `masks` (n, h, w) say where; they are there where somebody has drawn them, all False
+    for a normal picture, and for an anomalous one that has none."""
 
     images: Images
     captions: tuple[str, ...]
     labels: NDArray[np.int64]
     groups: tuple[str, ...]
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.images), len(self.captions), len(self.labels), len(self.groups)}
@@ -44,6 +47,8 @@ class Split:
             raise KkaError(
                 f"a split wants as many captions, labels and groups as images, got lengths {sorted(lengths)}"
             )
+        if self.masks is not None and self.masks.shape != self.images.shape[:3]:
+            raise KkaError(f"a split wants masks of its images' shape {self.images.shape[:3]}, got {self.masks.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,7 +61,30 @@ class Split:
             tuple(self.captions[i] for i in rows),
             self.labels[rows],
             tuple(self.groups[i] for i in rows),
+            None if self.masks is None else self.masks[rows],
         )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What anomalies were made from: their `sources`, normal pictures (n, h, w, 3), and `masks` (n, h, w), outside of
+    which nothing was changed."""
+
+    sources: Images
+    masks: Masks
+
+    def __post_init__(self) -> None:
+        if self.masks.shape != self.sources.shape[:3]:
+            raise KkaError(
+                f"changes want masks of their sources' shape {self.sources.shape[:3]}, got {self.masks.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def take(self, index: "NDArray[np.int64] | NDArray[np.bool_]") -> "Changes":
+        """The rows at `index`, in its order (or where it is true)."""
+        return Changes(self.sources[index], self.masks[index])
 
 
 @dataclass(frozen=True)

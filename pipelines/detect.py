@@ -18,7 +18,10 @@ def main(run: Run) -> None:
     controls = [run.layout.round(name).read_controls() for name in rounds]
     generated = training_controls(controls)
     seeds = run.fit_seeds(section.seeds)
-    fits = fit_over_seeds(section.detector, seeds, section.options, normals, anomalies, generated, log=run.log)
+    changes = run.layout.read_changes(chosen)
+    fits = fit_over_seeds(
+        section.detector, seeds, section.options, normals, anomalies, generated, changes=changes, log=run.log
+    )
     run.files.write_fits(fits)
     figures = {"pool": len(pool), "images": len(chosen), "hard_proportion_wanted": wanted, "hard_proportion": reached}
     write_json(run.files.metrics("detect"), figures)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from kka.detectors import Detector
 from kka.errors import BrokenFile, KkaError
-from kka.images import read_captions, read_images, read_split
+from kka.images import read_captions, read_changes, read_images, read_split
 from kka.project.config import BASELINE as BASELINE  # the stages have it from here
 from kka.records import (
     Anomaly,
+    Changes,
     Description,
     Images,
     Mistake,
@@ -200,6 +201,14 @@ class Layout:
             stored = read_images(self.round(name).anomalies)
             pictures |= {place: _recorded(stored, anomalies[place]) for place in wanted}
         return np.stack([pictures[place] for place in range(len(anomalies))])
+
+    def read_changes(self, anomalies: Sequence[Anomaly]) -> Changes | None:
+        """What the anomalies were made from, in their order; None where a round has not recorded it."""
+        known = {name: read_changes(self.round(name).anomalies) for name in {a.round for a in anomalies}}
+        rows = [(changes, a.row) for a in anomalies if (changes := known[a.round]) is not None]
+        if not rows or len(rows) < len(anomalies):
+            return None
+        return Changes(np.stack([c.sources[i] for c, i in rows]), np.stack([c.masks[i] for c, i in rows]))
 
     def read_figures(self, name: str) -> dict[str, Any]:
         """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kka import registry
 from kka.log import Log, silent
-from kka.records import Images
+from kka.records import Changes, Images
 
 
 class Detector(Protocol):
@@ -23,9 +23,12 @@ class Detector(Protocol):
         anomalies: Images | None = None,
         *,
         generated_normals: Images | None = None,
+        changes: Changes | None = None,
         log: Log = silent,
     ) -> Self:
-        """Learns from uint8 (n, h, w, 3). `generated_normals` come from normal captions and are normals too."""
+        """Learns from uint8 (n, h, w, 3). `generated_normals` come from normal captions and are normals too.
+        `changes` say what the anomalies were made from, and where they differ from it, row by row; a detector that asks
+        for whole pictures alone need not look at them."""
         ...
 
     def score(self, images: Images) -> NDArray[np.float64]:

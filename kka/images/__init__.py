@@ -17,11 +17,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kka.errors import BrokenFile, KkaError
 from kka.images import parquet
-from kka.records import Images, Split, read_records, whole_file, write_records
+from kka.records import Changes, Images, Masks, Split, read_records, whole_file, write_records
 
 SHARD = 256
 DETAIL = 4  # of a large jpg so many pixels are decoded for each one that is wanted
 _ANNOTATIONS = "rows.jsonl"
+CHANGES = ("sources", "masks")  # folders beside the pictures
 _HEADERS_ONLY = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but leaves to others
 
 
@@ -159,9 +160,37 @@ def read_images(folder: Path) -> Images:
     return np.concatenate(parts)
 
 
+def write_masks(folder: Path, masks: Masks) -> None:
+    """Writes masks (n, h, w) as pictures of black and white."""
+    write_images(folder, _white(masks))
+
+
+def read_masks(folder: Path) -> Masks:
+    """The masks that `write_masks` wrote, (n, h, w)."""
+    return np.asarray(read_images(folder)[..., 0] > 127)
+
+
+def write_changes_shard(folder: Path, number: int, changes: Changes) -> None:
+    """Writes what one shard of pictures was made from beside it."""
+    for part, pictures in zip(CHANGES, (changes.sources, _white(changes.masks)), strict=True):
+        write_shard(folder / part, number, pictures)
+
+
+def read_changes(folder: Path) -> Changes | None:
+    """What the pictures of a folder were made from; None where that was not written."""
+    sources, masks = (folder / part for part in CHANGES)
+    return Changes(read_images(sources), read_masks(masks)) if sources.exists() else None
+
+
+def _white(masks: Masks) -> Images:
+    return np.repeat(np.where(masks, 255, 0).astype(np.uint8)[..., None], 3, axis=3)
+
+
 def write_split(folder: Path, split: Split) -> None:
-    """Writes a split's images and rows.jsonl (caption, label, group)."""
+    """Writes a split's images, its masks where it has them, and rows.jsonl (caption, label, group)."""
     write_images(folder, split.images)
+    if split.masks is not None:
+        write_masks(folder / "masks", split.masks)
     columns = zip(split.captions, split.labels.tolist(), split.groups, strict=True)
     write_records(folder / _ANNOTATIONS, [_Annotation(*values) for values in columns])
 
@@ -179,6 +208,7 @@ def read_split(folder: Path) -> Split:
         tuple(a.caption for a in annotations),
         np.array([a.label for a in annotations], dtype=np.int64),
         tuple(a.group for a in annotations),
+        read_masks(folder / "masks") if (folder / "masks").exists() else None,
     )
 
 
@@ -196,6 +226,14 @@ def prepare(images: Sequence[Image.Image | NDArray[Any]], size: int, *, squeeze:
     """
     prepared = [np.asarray(_square(rgb(_picture(image)), size, squeeze)) for image in images]
     return np.stack(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8)
+
+
+def prepare_masks(masks: Sequence[Masks] | Masks, size: int, *, squeeze: bool = False) -> Masks:
+    """Masks (h, w) of any size, cut and resized as `prepare` does with their pictures: (n, size, size). A pixel belongs
+    to the mask when a quarter of it does, so that thin ones do not vanish."""
+    pictures = [Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)) for mask in masks]
+    made = [np.asarray(_square(picture, size, squeeze, Image.Resampling.BOX)) >= 64 for picture in pictures]
+    return np.stack(made) if made else np.zeros((0, size, size), bool)
 
 
 def _shards(folder: Path) -> dict[int, Path]:
@@ -243,7 +281,9 @@ def rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int, squeeze: bool) -> Image.Image:
+def _square(
+    image: Image.Image, size: int, squeeze: bool, how: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
     width, height = image.size if squeeze else (min(image.size),) * 2
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+    return image.resize((size, size), how, box=(left, top, left + width, top + height))

@@ -2,8 +2,10 @@
 options."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,14 +14,27 @@ from tqdm import tqdm
 
 from kka import images, registry
 from kka.errors import KkaError
-from kka.records import Images, replace_folder, sha256
+from kka.records import Changes, Images, replace_folder, sha256, write_text
+
+DETAILS = "details.jsonl"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures (n, h, w, 3) with what they were made from, and for each what the synthesizer read in its text, as plain
+    values for a line of json."""
+
+    images: Images
+    changes: Changes
+    details: tuple[dict[str, Any], ...]
 
 
 class Synthesizer(Protocol):
     """What every synthesizer can do. Its repr says what its pictures depend on, as a dataclass's does."""
 
-    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> Images:
-        """One picture for each text, from its seed; uint8 (n, h, w, 3)."""
+    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> Images | Drawn:
+        """One picture for each text, from its seed; uint8 (n, h, w, 3). Those that begin as normal pictures come with
+        their changes."""
         ...
 
 
@@ -78,7 +93,8 @@ def synthesize_shards(
 
     Shards grow in a scratch folder beside `folder`, named by all that the pictures depend on, and come over when all
     are there: a run that was stopped goes on behind its last whole shard, with the same bytes. Micro-batches begin at
-    fixed places in a shard, for a batch's size can change a picture's last bits. `earlier` holds the hashes of the
+    fixed places in a shard, for a batch's size can change a picture's last bits. Changes are written beside the
+    pictures (`images.read_changes`), and a line of details for each to details.jsonl. `earlier` holds the hashes of the
     pictures of earlier rounds, which a retriever does not hand out again."""
     scratch = _scratch(
         folder,
@@ -90,15 +106,21 @@ def synthesize_shards(
             rows = range(start, min(start + images.SHARD, len(texts)))
             shard = _finished(images.shard_path(scratch, number), len(rows), size)
             if shard is None:
-                shard = _make(
+                made = _make(
                     synthesizer, [texts[i] for i in rows], [seeds[i] for i in rows], size, micro_batch, bar.update
                 )
-                images.write_shard(scratch, number, shard)
+                shard = _write(scratch, number, made)
             else:
                 bar.update(len(rows))
             _exclude(synthesizer, [sha256(picture) for picture in shard], size)
             done(rows.stop)
     _come_over(scratch, folder, -(-len(texts) // images.SHARD))
+
+
+def read_details(folder: Path) -> list[dict[str, Any]]:
+    """What the synthesizer said of each picture of a folder; nothing where it said nothing."""
+    path = folder / DETAILS
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def _make(
@@ -108,13 +130,36 @@ def _make(
     size: int,
     micro_batch: int,
     made: Callable[[int], object],
-) -> Images:
-    parts = []
+) -> Images | Drawn:
+    parts: list[Images] = []
+    drawn: list[Drawn] = []
     for i in range(0, len(texts), micro_batch):
         raw = synthesizer.synthesize(texts[i : i + micro_batch], seeds[i : i + micro_batch])
-        parts.append(images.prepare(list(raw), size))
-        made(len(raw))
-    return np.concatenate(parts)
+        pictures = raw.images if isinstance(raw, Drawn) else raw
+        parts.append(images.prepare(list(pictures), size))
+        if isinstance(raw, Drawn):
+            drawn.append(raw)
+        made(len(pictures))
+    if not drawn:
+        return np.concatenate(parts)
+    sources = np.concatenate([images.prepare(list(d.changes.sources), size) for d in drawn])
+    masks = np.concatenate([images.prepare_masks(d.changes.masks, size) for d in drawn])
+    return Drawn(np.concatenate(parts), Changes(sources, masks), tuple(line for d in drawn for line in d.details))
+
+
+def _write(scratch: Path, number: int, made: Images | Drawn) -> Images:
+    """Writes a shard, that of the pictures last: where it stands, all that belongs to it does."""
+    if not isinstance(made, Drawn):
+        images.write_shard(scratch, number, made)
+        return made
+    write_text(_details(scratch, number), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in made.details))
+    images.write_changes_shard(scratch, number, made.changes)
+    images.write_shard(scratch, number, made.images)
+    return made.images
+
+
+def _details(folder: Path, number: int) -> Path:
+    return folder / f"details-{number:05d}.jsonl"
 
 
 def _exclude(synthesizer: Synthesizer, hashes: Sequence[str], size: int) -> None:
@@ -145,7 +190,10 @@ def _finished(path: Path, n: int, size: int) -> Images | None:
 
 def _come_over(scratch: Path, folder: Path, shards: int) -> None:
     """Turns the scratch folder into `folder`, without what a killed run may have left in it."""
-    wanted = {images.shard_path(scratch, i) for i in range(shards)}
-    for stray in set(scratch.iterdir()) - wanted:
+    if _details(scratch, 0).exists():
+        write_text(scratch / DETAILS, "".join(_details(scratch, i).read_text(encoding="utf-8") for i in range(shards)))
+    wanted = {scratch / DETAILS, *(scratch / part for part in images.CHANGES)}
+    wanted |= {images.shard_path(place, i) for i in range(shards) for place in (scratch, *wanted)}
+    for stray in set(scratch.rglob("*")) - wanted:
         stray.unlink()
     replace_folder(scratch, folder)

@@ -17,7 +17,7 @@ from kka.detectors.shared import state
 from kka.detectors.shared.networks import seeded
 from kka.errors import KkaError
 from kka.log import Log, silent
-from kka.records import Images
+from kka.records import Changes, Images
 
 Whole = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,11 +25,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Pictures(NamedTuple):
-    """What a fit is given, uint8 (n, 3, h, w); n is 0 where there are none."""
+    """What a fit is given, uint8 (n, 3, h, w); n is 0 where there are none. `sources` and `masks` (n, h, w), of the
+    anomalies, are None where nobody knows what those were made from."""
 
     normals: Tensor
     anomalies: Tensor
     generated: Tensor
+    sources: Tensor | None = None
+    masks: Tensor | None = None
 
     @property
     def inside(self) -> Tensor:
@@ -75,16 +78,17 @@ class Base:
         anomalies: Images | None = None,
         *,
         generated_normals: Images | None = None,
+        changes: Changes | None = None,
         log: Log = silent,
     ) -> Self:
         """Learns from uint8 (n, h, w, 3); generated normals are normals. Logs under the detector's name."""
-        state.check_fit(self.name, normals, anomalies, generated_normals)
+        state.check_fit(self.name, normals, anomalies, generated_normals, changes)
         given = [
             state.channels_first(normals[:0] if images is None else images)
             for images in (normals, anomalies, generated_normals)
         ]
         with seeded(self.name, self.seed):
-            self.network_ = self.learn(Pictures(*given), log).eval()
+            self.network_ = self.learn(Pictures(*given, *_changes(changes)), log).eval()
         self.size_ = (normals.shape[1], normals.shape[2])
         return self
 
@@ -107,6 +111,10 @@ class Base:
         detector.network_ = detector.network(detector.size_)
         state.restore(folder, detector.network_, state.weights(folder))
         return detector
+
+
+def _changes(changes: Changes | None) -> tuple[Tensor, ...]:
+    return () if changes is None else (state.channels_first(changes.sources), torch.from_numpy(changes.masks))
 
 
 def pick(images: Tensor, n: int) -> Tensor:

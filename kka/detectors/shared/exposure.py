@@ -84,7 +84,7 @@ class Exposure(Base):
 
     def _batch(self, pictures: Pictures, half: int) -> Tensor:
         """`half` normals, then `half` anomalies, all varied alike."""
-        normals, anomalies, generated = pictures
+        normals, anomalies, generated = pictures[:3]
         made = round(half * self.generated_share) if len(generated) else 0
         random = round(half * self.cutpaste_share) if len(anomalies) else half
         pasted = augment.cut_paste(pick(normals, random)) if random else pick(normals, 0)

@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from kka.errors import BrokenFile, KkaError
-from kka.records import Images, read_json, whole_folder, write_json
+from kka.records import Changes, Images, read_json, whole_folder, write_json
 
 BATCH = 64
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
 
-def check_fit(who: str, normals: Images, anomalies: Images | None, generated_normals: Images | None) -> None:
-    """Raises KkaError unless all are non-empty uint8 (n, h, w, 3) of one size, h and w at least 16."""
+def check_fit(
+    who: str,
+    normals: Images,
+    anomalies: Images | None,
+    generated_normals: Images | None,
+    changes: Changes | None = None,
+) -> None:
+    """Raises KkaError unless all are non-empty uint8 (n, h, w, 3) of one size, h and w at least 16, and changes belong
+    to the anomalies."""
     check_images(f"{who}.fit: normals", normals)
     if min(normals.shape[1:3]) < 16:
         raise KkaError(
@@ -32,6 +39,9 @@ def check_fit(who: str, normals: Images, anomalies: Images | None, generated_nor
                     f"{who}.fit: {name} want the normals' size {_size(normals)}, got {_size(images)}. Prepare both"
                     " alike."
                 )
+    if changes is not None and (anomalies is None or changes.sources.shape != anomalies.shape):
+        shape = None if anomalies is None else anomalies.shape
+        raise KkaError(f"{who}.fit wants changes of its anomalies {shape}, got sources {changes.sources.shape}.")
 
 
 def check_score(who: str, images: Images, size: tuple[int, int] | None) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kka import images, synthesizers
 from kka.errors import KkaError
-from kka.records import sha256
+from kka.records import Changes, sha256
 from kka.synthesizers import synthesize_shards
 
 TEXTS, SEEDS = [f"text {i}" for i in range(10)], list(range(10))
@@ -166,3 +166,35 @@ def test_the_folder_is_the_registry() -> None:
     assert synthesizers.names() == ["bank", "diffusion"]
     with pytest.raises(KkaError, match="^kka/synthesizers has no 'bnak'. Did you mean 'bank'\\?$"):
         synthesizers.create("bnak", {})
+
+
+class Retouching:
+    """Draws a white square on one normal picture."""
+
+    def __repr__(self) -> str:
+        return "Retouching()"
+
+    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> synthesizers.Drawn:
+        sources = np.full((len(texts), 32, 32, 3), 90, np.uint8)
+        masks = np.zeros((len(texts), 32, 32), bool)
+        masks[:, 8:16, 8:16] = True
+        drawn = np.where(masks[..., None], 255, sources).astype(np.uint8)
+        return synthesizers.Drawn(drawn, Changes(sources, masks), tuple({"text": t} for t in texts))
+
+
+def test_changes_and_details_stand_beside_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "SHARD", 4)
+    folder = tmp_path / "anomalies"
+    texts = [f"a scratch {i}" for i in range(9)]
+    synthesizers.synthesize_shards(Retouching(), texts, list(range(9)), folder, 16, 3)
+    changes = images.read_changes(folder)
+    assert changes is not None and len(changes) == len(images.read_images(folder)) == 9
+    assert changes.masks[:, 4:8, 4:8].all() and changes.masks.sum() == 9 * 16
+    assert (changes.sources == 90).all()
+    assert synthesizers.read_details(folder) == [{"text": t} for t in texts]
+    assert not list(folder.glob("details-*")) and not list(tmp_path.glob("*.part"))
+
+
+def test_pictures_that_begin_as_noise_have_no_changes(tmp_path: Path) -> None:
+    images.write_images(tmp_path, np.zeros((2, 16, 16, 3), np.uint8))
+    assert images.read_changes(tmp_path) is None and synthesizers.read_details(tmp_path) == []
