@@ -1,0 +1,219 @@
+"""The families of defects: how each changes the pixels at its spot. Light comes from the upper left."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from kka.defects.language import Defect
+from kka.defects.objects import Foreground
+from kka.defects.outlines import Floats, clouds, radii, strokes
+from kka.defects.regions import locate
+from kka.defects.spots import Spot, lit, smooth, spot
+
+Painter = Callable[[Spot, np.random.Generator], Floats]
+BRIGHT = ("scratch", "abrasion", "fold", "extra", "thread")  # what is usually brighter than the object
+
+
+def draw(picture: Floats, defect: Defect, foreground: Foreground, rng: np.random.Generator) -> Floats:
+    """The picture (h, w, 3), 0 to 255, with the defect in as many places as its words say."""
+    drawn = picture.copy()
+    for _ in range(defect.count):
+        place, cover = locate(defect, foreground, rng)
+        here = spot(drawn, foreground, place, cover, defect, 1.0 if defect.family in BRIGHT else -1.0)
+        changed = PAINTERS[defect.family](here, rng)
+        if defect.sharpness < 1:
+            blur = (1 - defect.sharpness) * max(1.0, place.width / 4)
+            changed = here.pixels + smooth(changed - here.pixels, blur)
+        drawn[place.at] = changed
+    return drawn.clip(0, 255)
+
+
+def scratch(here: Spot, rng: np.random.Generator) -> Floats:
+    """A groove that shines, with its own shadow beside it."""
+    _, shadow = lit(here.cover, 1)
+    return here.shaded(here.sign * (1.4 * here.cover - 0.5 * shadow))
+
+
+def crack(here: Spot, rng: np.random.Generator) -> Floats:
+    """A gap without light, whose far edge catches some."""
+    _, edge = lit(here.cover, 1)
+    return here.shaded(here.sign * (1.6 * here.cover - 0.35 * edge))
+
+
+def pit(here: Spot, rng: np.random.Generator) -> Floats:
+    """A hollow: dark towards the light, and a bright crescent on the rim that faces it."""
+    slope = _slope(here)
+    _, rim = lit(here.cover, here.scale)
+    depth = here.cover * (1 - 0.45 * slope)
+    return here.shaded(here.sign * 1.5 * depth + 0.7 * smooth(rim, 0.5))
+
+
+def stain(here: Spot, rng: np.random.Generator) -> Floats:
+    """A film of uneven thickness that dried darker at its edge."""
+    radius = np.asarray((smooth(here.cover, max(1.0, here.place.width / 12))), np.float32)
+    edge = 4 * radius * (1 - radius) * here.cover
+    film = here.cover * (0.6 + 0.15 * clouds(here.cover.shape, rng, max(2.0, here.place.width / 4)))
+    return here.shaded(here.sign * (film + 0.5 * edge))
+
+
+def particle(here: Spot, rng: np.random.Generator) -> Floats:
+    """A piece that lies on the object: facets in the light, and a shadow."""
+    shadow = _shadow(here.cover, max(1, here.scale * 2))
+    facets = np.sign(_slope(here)) * 0.25 * here.strength
+    return here.with_pixels(here.pixels * (1 - 0.45 * shadow[..., None])).covered(here.foreign() - facets[..., None])
+
+
+def thread(here: Spot, rng: np.random.Generator) -> Floats:
+    """A fibre that lies on the object, with a shadow."""
+    shadow = _shadow(here.cover, 2)
+    below = here.with_pixels(here.pixels * (1 - 0.35 * shadow[..., None]))
+    return below.covered(here.foreign())
+
+
+def chip(here: Spot, rng: np.random.Generator) -> Floats:
+    """The background where the object's edge was; its fracture catches light. Without a background, a dark hollow."""
+    if here.inside.all():
+        return _hollow(here, rng)
+    cover = here.cover * here.inside
+    fracture, shadow = lit(cover, here.scale)
+    broken = here.covered(_behind(here, rng), cover)
+    rim = (fracture + shadow) * here.inside
+    return broken + (rim * here.strength * np.where(fracture > shadow, -0.8, 0.8))[..., None]
+
+
+def burr(here: Spot, rng: np.random.Generator) -> Floats:
+    """Ragged material beyond the object's edge."""
+    cover = here.cover * ~here.inside if not here.inside.all() else here.cover
+    bright, dark = lit(cover, here.scale)
+    flash = here.around() + here.sign * here.strength * (1 + 0.4 * clouds(cover.shape, rng, 3.0))[..., None]
+    return here.covered(flash, cover) + ((0.6 * bright - 0.6 * dark) * here.strength)[..., None]
+
+
+def dent(here: Spot, rng: np.random.Generator) -> Floats:
+    """A smooth hollow: what is seen moves along its slope, and the slope catches light or not."""
+    depth = (1 - radii(here.place, rng, 0.1).clip(0, 1) ** 2) ** 2
+    down, right = np.gradient(smooth(np.asarray(depth, np.float32), 1.0))
+    most = max(float(np.hypot(down, right).max()), 1e-6)
+    move = here.place.width * 0.04 * min(here.contrast, 6) / most
+    y, x = np.indices(here.cover.shape, np.float32)
+    at = np.stack([y + down * move, x + right * move])
+    moved = [ndimage.map_coordinates(here.pixels[..., c], at, order=1, mode="nearest") for c in range(3)]
+    light = -(down + right) / (most * np.sqrt(2))
+    return here.with_pixels(np.stack(moved, axis=-1)).shaded(np.asarray(1.2 * light, np.float32))
+
+
+def abrasion(here: Spot, rng: np.random.Generator) -> Floats:
+    """A surface worn by many fine scratches, its own grain rubbed off."""
+    n = int(np.clip(here.place.width * 2, 12, 120))
+    lines = strokes(here.place, rng, n)
+    worn = here.with_pixels(here.pixels + 0.6 * here.cover[..., None] * (smooth(here.pixels, 1.5) - here.pixels))
+    return worn.shaded(here.sign * here.cover * (0.35 + 0.9 * lines))
+
+
+def rough(here: Spot, rng: np.random.Generator) -> Floats:
+    """A scaly surface: bumps of several sizes in the light."""
+    bumps = sum(clouds(here.cover.shape, rng, s) * s for s in (2.0, 4.0, 7.0))
+    down, right = np.gradient(bumps)
+    light = -(down + right)
+    return here.shaded(here.cover * (1.0 * light / max(float(light.std()), 1e-6) + 0.4 * here.sign))
+
+
+def burn(here: Spot, rng: np.random.Generator) -> Floats:
+    """Charred in the middle, paler outwards; brown where the picture has colour."""
+    radius = radii(here.place, rng, 0.3)
+    char = np.exp(-2.2 * radius**2) * (1 + 0.15 * clouds(here.cover.shape, rng, 3.0))
+    halo = np.exp(-(((radius - 0.8) / 0.25) ** 2))
+    return here.shaded(np.asarray(here.sign * (1.8 * char + 0.35 * halo) * (radius < 1.6), np.float32))
+
+
+def fold(here: Spot, rng: np.random.Generator) -> Floats:
+    """A ridge: light on one side, dark on the other, with a sharp crease between."""
+    down, right = np.gradient(here.cover)
+    light = -(down + right)
+    crease = here.cover**8
+    return here.shaded(np.asarray(1.4 * light / max(float(np.abs(light).max()), 1e-6) - 0.5 * crease, np.float32))
+
+
+def misprint(here: Spot, rng: np.random.Generator) -> Floats:
+    """A part of the pattern that stands beside its place."""
+    reach = max(2, round(0.12 * here.place.length * min(here.contrast, 6) / 3))
+    move = rng.permutation([reach, int(rng.integers(0, reach // 2 + 1))]) * rng.choice([-1, 1], 2)
+    moved = np.roll(here.pixels, move.tolist(), axis=(0, 1))
+    return here.with_pixels(here.pixels).covered(np.asarray(moved))
+
+
+def missing(here: Spot, rng: np.random.Generator) -> Floats:
+    """What lies behind the object where a part of it should be, in the shadow of its edge."""
+    edge = here.cover - smooth(here.cover, 2.0)
+    return here.covered(_behind(here, rng) - 25 * np.asarray(edge.clip(0))[..., None])
+
+
+def extra(here: Spot, rng: np.random.Generator) -> Floats:
+    """A part that is there twice: the place beside it once more, with a shadow."""
+    move = int(here.place.length) * int(rng.choice([-1, 1]))
+    twice = np.roll(here.pixels, move, axis=1) + 0.6 * here.sign * here.strength
+    below = here.with_pixels(here.pixels * (1 - 0.4 * _shadow(here.cover, 3)[..., None]))
+    return below.covered(twice)
+
+
+def area(here: Spot, rng: np.random.Generator) -> Floats:
+    """A gain over a region parallel to the picture's sides."""
+    level = max(float(here.around().mean()), 16.0)
+    gain = 1 + here.sign * 1.5 * here.cover[..., None] * here.strength / level
+    if here.colour is not None:
+        return here.shaded(here.sign * here.cover)
+    return np.asarray(here.pixels * gain.clip(0.08, 3), np.float32)
+
+
+def _hollow(here: Spot, rng: np.random.Generator) -> Floats:
+    bright, dark = lit(here.cover, here.scale)
+    torn = here.cover * (1.5 + 0.3 * clouds(here.cover.shape, rng, 3.0))
+    return here.shaded(here.sign * torn + 0.7 * dark - 0.2 * bright)
+
+
+def _slope(here: Spot) -> Floats:
+    """How far a pixel lies from the centre away from the light, -1 to 1 (h, w)."""
+    along, across = here.place.axes()
+    sin, cos = np.sin(here.place.angle), np.cos(here.place.angle)
+    down, right = along * sin + across * cos, along * cos - across * sin
+    return np.asarray(((down + right) / (np.sqrt(2) * here.place.length / 2)).clip(-1, 1), np.float32)
+
+
+def _shadow(cover: Floats, reach: int) -> Floats:
+    _, side = lit(cover, reach)
+    return smooth(side, 0.4 * reach)
+
+
+def _behind(here: Spot, rng: np.random.Generator) -> Floats:
+    """What the background looks like from beside the object on (h, w, 3); where none is seen, a dark ground."""
+    outside = np.asarray(~here.inside, np.float32)
+    if outside.sum() < 4:
+        return here.around() + here.sign * 1.5 * here.strength
+    weight = smooth(outside, max(2.0, here.place.width / 3))[..., None] + 1e-4
+    colour = smooth(here.pixels * outside[..., None], max(2.0, here.place.width / 3)) / weight
+    mean = here.pixels[~here.inside].mean(axis=0)
+    grain = rng.normal(0, 1.5, here.cover.shape)[..., None]
+    return np.asarray(np.where(weight > 1e-2, colour, mean) + grain, np.float32)
+
+
+PAINTERS: dict[str, Painter] = {
+    "scratch": scratch,
+    "crack": crack,
+    "pit": pit,
+    "stain": stain,
+    "particle": particle,
+    "thread": thread,
+    "chip": chip,
+    "burr": burr,
+    "dent": dent,
+    "abrasion": abrasion,
+    "rough": rough,
+    "burn": burn,
+    "fold": fold,
+    "misprint": misprint,
+    "missing": missing,
+    "extra": extra,
+    "area": area,
+    "line": area,
+}
