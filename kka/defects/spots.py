@@ -6,14 +6,13 @@ import numpy as np
 from scipy import ndimage
 
 from kka.defects.language import Defect
-from kka.defects.objects import Foreground, Mask
+from kka.defects.objects import LUMA, Foreground, Mask
 from kka.defects.outlines import Floats, Window
 
 # grey levels: what a deviation is taken for at least, or nothing would be seen on a smooth surface, and at most
 LEAST, MOST = 6.0, 28.0
 MAD = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 GREY = 8  # levels by which the channels of a grey picture differ at most
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
