@@ -12,15 +12,14 @@ from kka.defects.regions import locate
 from kka.defects.spots import Spot, lit, smooth, spot
 
 Painter = Callable[[Spot, np.random.Generator], Floats]
-BRIGHT = ("scratch", "abrasion", "fold", "extra", "thread")  # what is usually brighter than the object
 
 
 def draw(picture: Floats, defect: Defect, foreground: Foreground, rng: np.random.Generator) -> Floats:
     """The picture (h, w, 3), 0 to 255, with the defect in as many places as its words say."""
     drawn = picture.copy()
     for _ in range(defect.count):
-        place, cover = locate(defect, foreground, rng)
-        here = spot(drawn, foreground, place, cover, defect, 1.0 if defect.family in BRIGHT else -1.0)
+        place, cover = locate(defect, drawn, foreground, rng)
+        here = spot(drawn, foreground, place, cover, defect)
         changed = PAINTERS[defect.family](here, rng)
         if defect.sharpness < 1:
             blur = (1 - defect.sharpness) * max(1.0, place.width / 4)
@@ -82,14 +81,6 @@ def chip(here: Spot, rng: np.random.Generator) -> Floats:
     return broken + (rim * here.strength * np.where(fracture > shadow, -0.8, 0.8))[..., None]
 
 
-def burr(here: Spot, rng: np.random.Generator) -> Floats:
-    """Ragged material beyond the object's edge."""
-    cover = here.cover * ~here.inside if not here.inside.all() else here.cover
-    bright, dark = lit(cover, here.scale)
-    flash = here.around() + here.sign * here.strength * (1 + 0.4 * clouds(cover.shape, rng, 3.0))[..., None]
-    return here.covered(flash, cover) + ((0.6 * bright - 0.6 * dark) * here.strength)[..., None]
-
-
 def dent(here: Spot, rng: np.random.Generator) -> Floats:
     """A smooth hollow: what is seen moves along its slope, and the slope catches light or not."""
     depth = (1 - radii(here.place, rng, 0.1).clip(0, 1) ** 2) ** 2
@@ -109,14 +100,6 @@ def abrasion(here: Spot, rng: np.random.Generator) -> Floats:
     lines = strokes(here.place, rng, n)
     worn = here.with_pixels(here.pixels + 0.6 * here.cover[..., None] * (smooth(here.pixels, 1.5) - here.pixels))
     return worn.shaded(here.sign * here.cover * (0.35 + 0.9 * lines))
-
-
-def rough(here: Spot, rng: np.random.Generator) -> Floats:
-    """A scaly surface: bumps of several sizes in the light."""
-    bumps = sum(clouds(here.cover.shape, rng, s) * s for s in (2.0, 4.0, 7.0))
-    down, right = np.gradient(bumps)
-    light = -(down + right)
-    return here.shaded(here.cover * (1.0 * light / max(float(light.std()), 1e-6) + 0.4 * here.sign))
 
 
 def burn(here: Spot, rng: np.random.Generator) -> Floats:
@@ -149,15 +132,7 @@ def missing(here: Spot, rng: np.random.Generator) -> Floats:
     return here.covered(_behind(here, rng) - 25 * np.asarray(edge.clip(0))[..., None])
 
 
-def extra(here: Spot, rng: np.random.Generator) -> Floats:
-    """A part that is there twice: the place beside it once more, with a shadow."""
-    move = int(here.place.length) * int(rng.choice([-1, 1]))
-    twice = np.roll(here.pixels, move, axis=1) + 0.6 * here.sign * here.strength
-    below = here.with_pixels(here.pixels * (1 - 0.4 * _shadow(here.cover, 3)[..., None]))
-    return below.covered(twice)
-
-
-def area(here: Spot, rng: np.random.Generator) -> Floats:
+def dark_area(here: Spot, rng: np.random.Generator) -> Floats:
     """A gain over a region parallel to the picture's sides."""
     level = max(float(here.around().mean()), 16.0)
     gain = 1 + here.sign * 1.5 * here.cover[..., None] * here.strength / level
@@ -205,15 +180,11 @@ PAINTERS: dict[str, Painter] = {
     "particle": particle,
     "thread": thread,
     "chip": chip,
-    "burr": burr,
     "dent": dent,
     "abrasion": abrasion,
-    "rough": rough,
     "burn": burn,
     "fold": fold,
     "misprint": misprint,
     "missing": missing,
-    "extra": extra,
-    "area": area,
-    "line": area,
+    "dark_area": dark_area,
 }

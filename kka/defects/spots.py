@@ -8,6 +8,7 @@ from scipy import ndimage
 from kka.defects.language import Defect
 from kka.defects.objects import LUMA, Foreground, Mask
 from kka.defects.outlines import Floats, Window
+from kka.defects.regions import MANNERS
 
 # grey levels: what a deviation is taken for at least, or nothing would be seen on a smooth surface, and at most
 LEAST, MOST = 6.0, 28.0
@@ -27,7 +28,7 @@ class Spot:
     place: Window
     contrast: float
     strength: float
-    sign: float
+    sign: int
     colour: Floats | None
 
     @property
@@ -66,25 +67,24 @@ class Spot:
 
 
 def spot(
-    picture: Floats, foreground: Foreground, place: Window, cover: Floats, defect: Defect, usual: float = -1
+    picture: Floats, foreground: Foreground, place: Window, cover: Floats, defect: Defect
 ) -> Spot:
-    """What a painter sees of a picture (h, w, 3), 0 to 255; `usual` is the sign of a defect whose words leave it
-    open."""
+    """What a painter sees of a picture (h, w, 3), 0 to 255."""
     pixels, inside = picture[place.at], foreground.mask[place.at]
     grey = (pixels[inside] if inside.any() else pixels.reshape(-1, 3)) @ LUMA
     level = float(np.median(grey))
     strength = defect.contrast * float(np.clip(MAD * np.median(np.abs(grey - level)), LEAST, MOST))
     colour = None if defect.colour is None else np.asarray(defect.colour, np.float32)
-    sign = _sign(defect.tone, colour, usual, level, strength)
+    sign = _sign(defect.tone, colour, MANNERS[defect.family].sign, level, strength)
     in_colour = np.ptp(pixels, axis=-1).max() > GREY
     return Spot(pixels, cover, inside, place, defect.contrast, strength, sign, colour if in_colour else None)
 
 
-def _sign(tone: str | None, colour: Floats | None, usual: float, level: float, strength: float) -> float:
-    if tone is not None:
-        return 1.0 if tone == "bright" else -1.0
+def _sign(tone: int, colour: Floats | None, usual: int, level: float, strength: float) -> int:
+    if tone:
+        return tone
     if colour is not None:
-        return 1.0 if colour @ LUMA > level else -1.0
+        return 1 if colour @ LUMA > level else -1
     return usual if -strength / 2 < level + usual * strength < 255 + strength / 2 else -usual
 
 
