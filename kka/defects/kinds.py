@@ -20,18 +20,14 @@ def draw(picture: Floats, defect: Defect, foreground: Foreground, rng: np.random
     for _ in range(defect.count):
         place, cover = locate(defect, drawn, foreground, rng)
         here = spot(drawn, foreground, place, cover, defect)
-        changed = PAINTERS[defect.family](here, rng)
-        if defect.sharpness < 1:
-            blur = (1 - defect.sharpness) * max(1.0, place.width / 4)
-            changed = here.pixels + smooth(changed - here.pixels, blur)
-        drawn[place.at] = changed
+        drawn[place.at] = PAINTERS[defect.family](here, rng)
     return drawn.clip(0, 255)
 
 
 def scratch(here: Spot, rng: np.random.Generator) -> Floats:
     """A groove that shines, with its own shadow beside it."""
     _, shadow = lit(here.cover, 1)
-    return here.shaded(here.sign * (1.4 * here.cover - 0.5 * shadow))
+    return here.shaded(here.sign * (1.8 * here.cover - 0.6 * shadow))
 
 
 def crack(here: Spot, rng: np.random.Generator) -> Floats:
@@ -44,8 +40,8 @@ def pit(here: Spot, rng: np.random.Generator) -> Floats:
     """A hollow: dark towards the light, and a bright crescent on the rim that faces it."""
     slope = _slope(here)
     _, rim = lit(here.cover, here.scale)
-    depth = here.cover * (1 - 0.45 * slope)
-    return here.shaded(here.sign * 1.5 * depth + 0.7 * smooth(rim, 0.5))
+    depth = here.cover * (1.3 - 0.7 * slope)
+    return here.shaded(here.sign * 1.3 * depth + 1.1 * smooth(rim, 0.5))
 
 
 def stain(here: Spot, rng: np.random.Generator) -> Floats:
@@ -53,7 +49,7 @@ def stain(here: Spot, rng: np.random.Generator) -> Floats:
     radius = np.asarray((smooth(here.cover, max(1.0, here.place.width / 12))), np.float32)
     edge = 4 * radius * (1 - radius) * here.cover
     film = here.cover * (0.6 + 0.15 * clouds(here.cover.shape, rng, max(2.0, here.place.width / 4)))
-    return here.shaded(here.sign * (film + 0.5 * edge))
+    return here.shaded(here.sign * (film + 0.8 * edge))
 
 
 def particle(here: Spot, rng: np.random.Generator) -> Floats:
@@ -71,27 +67,26 @@ def thread(here: Spot, rng: np.random.Generator) -> Floats:
 
 
 def chip(here: Spot, rng: np.random.Generator) -> Floats:
-    """The background where the object's edge was; its fracture catches light. Without a background, a dark hollow."""
-    if here.inside.all():
-        return _hollow(here, rng)
+    """A piece broken out of the object's edge: the background shows, and the dark wall of the fracture with its bright
+    rim."""
     cover = here.cover * here.inside
-    fracture, shadow = lit(cover, here.scale)
-    broken = here.covered(_behind(here, rng), cover)
-    rim = (fracture + shadow) * here.inside
-    return broken + (rim * here.strength * np.where(fracture > shadow, -0.8, 0.8))[..., None]
+    wall = cover * (1 - smooth(np.asarray(cover > 0.5, np.float32), 1.0 + here.scale)) * here.inside
+    rim = (smooth(cover, 0.7 * here.scale) - cover).clip(0) * here.inside
+    ragged = 1 + 0.3 * clouds(cover.shape, rng, 3.0)
+    return here.covered(_behind(here, rng), cover) + ((1.2 * rim - 1.8 * wall * ragged) * here.strength)[..., None]
 
 
 def dent(here: Spot, rng: np.random.Generator) -> Floats:
     """A smooth hollow: what is seen moves along its slope, and the slope catches light or not."""
     depth = (1 - radii(here.place, rng, 0.1).clip(0, 1) ** 2) ** 2
-    down, right = np.gradient(smooth(np.asarray(depth, np.float32), 1.0))
+    down, right = np.gradient(smooth(np.asarray(depth, np.float32), 1.0 + here.soft))
     most = max(float(np.hypot(down, right).max()), 1e-6)
     move = here.place.width * 0.04 * min(here.contrast, 6) / most
     y, x = np.indices(here.cover.shape, np.float32)
     at = np.stack([y + down * move, x + right * move])
     moved = [ndimage.map_coordinates(here.pixels[..., c], at, order=1, mode="nearest") for c in range(3)]
     light = -(down + right) / (most * np.sqrt(2))
-    return here.with_pixels(np.stack(moved, axis=-1)).shaded(np.asarray(1.2 * light, np.float32))
+    return here.with_pixels(np.stack(moved, axis=-1)).shaded(np.asarray(0.9 * light, np.float32))
 
 
 def abrasion(here: Spot, rng: np.random.Generator) -> Floats:
@@ -99,7 +94,7 @@ def abrasion(here: Spot, rng: np.random.Generator) -> Floats:
     n = int(np.clip(here.place.width * 2, 12, 120))
     lines = strokes(here.place, rng, n)
     worn = here.with_pixels(here.pixels + 0.6 * here.cover[..., None] * (smooth(here.pixels, 1.5) - here.pixels))
-    return worn.shaded(here.sign * here.cover * (0.35 + 0.9 * lines))
+    return worn.shaded(here.sign * here.cover * (0.2 + 1.3 * lines) + 0.3 * here.cover * clouds(lines.shape, rng, 2.0))
 
 
 def burn(here: Spot, rng: np.random.Generator) -> Floats:
@@ -113,23 +108,29 @@ def burn(here: Spot, rng: np.random.Generator) -> Floats:
 def fold(here: Spot, rng: np.random.Generator) -> Floats:
     """A ridge: light on one side, dark on the other, with a sharp crease between."""
     down, right = np.gradient(here.cover)
-    light = -(down + right)
-    crease = here.cover**8
-    return here.shaded(np.asarray(1.4 * light / max(float(np.abs(light).max()), 1e-6) - 0.5 * crease, np.float32))
+    light = -(down + right) / max(float(np.hypot(down, right).max()), 1e-6)
+    return here.shaded(np.asarray(1.1 * light - 0.5 * here.cover**8, np.float32))
 
 
 def misprint(here: Spot, rng: np.random.Generator) -> Floats:
-    """A part of the pattern that stands beside its place."""
+    """A part of the pattern that stands beside its place, and paler."""
     reach = max(2, round(0.12 * here.place.length * min(here.contrast, 6) / 3))
     move = rng.permutation([reach, int(rng.integers(0, reach // 2 + 1))]) * rng.choice([-1, 1], 2)
     moved = np.roll(here.pixels, move.tolist(), axis=(0, 1))
-    return here.with_pixels(here.pixels).covered(np.asarray(moved))
+    return here.covered(moved - 0.3 * here.sign * here.strength)
 
 
 def missing(here: Spot, rng: np.random.Generator) -> Floats:
-    """What lies behind the object where a part of it should be, in the shadow of its edge."""
-    edge = here.cover - smooth(here.cover, 2.0)
-    return here.covered(_behind(here, rng) - 25 * np.asarray(edge.clip(0))[..., None])
+    """What lies behind the object where a part of it should be, with the walls of the gap; or now and then a part that
+    is there twice."""
+    if rng.random() < 0.25:
+        twice = np.roll(here.pixels, int(here.place.length) * int(rng.choice([-1, 1])), axis=1)
+        below = here.with_pixels(here.pixels * (1 - 0.4 * _shadow(here.cover, 3)[..., None]))
+        return below.covered(twice + 0.2 * here.strength)
+    dark = here.cover * smooth(1 - here.cover, 0.8 + here.scale)
+    bright, _ = lit(1 - here.cover, here.scale)
+    gap = here.covered(_behind(here, rng))
+    return gap + ((0.8 * bright - 1.2 * dark) * here.strength)[..., None]
 
 
 def dark_area(here: Spot, rng: np.random.Generator) -> Floats:
@@ -139,12 +140,6 @@ def dark_area(here: Spot, rng: np.random.Generator) -> Floats:
     if here.colour is not None:
         return here.shaded(here.sign * here.cover)
     return np.asarray(here.pixels * gain.clip(0.08, 3), np.float32)
-
-
-def _hollow(here: Spot, rng: np.random.Generator) -> Floats:
-    bright, dark = lit(here.cover, here.scale)
-    torn = here.cover * (1.5 + 0.3 * clouds(here.cover.shape, rng, 3.0))
-    return here.shaded(here.sign * torn + 0.7 * dark - 0.2 * bright)
 
 
 def _slope(here: Spot) -> Floats:

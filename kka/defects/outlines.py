@@ -94,9 +94,9 @@ def scratch(place: Window, rng: np.random.Generator) -> Floats:
     """A nearly straight line that comes and goes, and thins out at its ends."""
     t = np.linspace(-1, 1, 33)
     bend = rng.normal(0, 0.05) * (1 - t**2) + rng.normal(0, 0.004) * np.cumsum(rng.normal(size=33)) / 3
-    pressure = (1 - t**2 * rng.uniform(0.6, 1)) ** 0.5 * (0.75 + 0.25 * wander(33, rng, 5))
+    pressure = (1 - t**2 * rng.uniform(0.85, 1)) ** 0.5 * (0.75 + 0.25 * wander(33, rng, 5))
     canvas = Canvas(place.shape)
-    canvas.stroke(place.place(t * place.length / 2, bend * place.length), place.width * pressure, pressure)
+    canvas.stroke(place.place(t * place.length / 2, bend * place.length), place.width * (0.5 + 0.5 * pressure), pressure)
     return canvas.cover()
 
 
@@ -109,14 +109,14 @@ def crack(place: Window, rng: np.random.Generator) -> Floats:
         branch = jagged(place.length * rng.uniform(0.12, 0.35), rng)
         turn = rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
         turned = branch @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-        _taper(canvas, place, path[start] + turned, 0.6)
-    _taper(canvas, place, path, 1.0)
+        _taper(canvas, place, path[start] + turned, 0.6, rng)
+    _taper(canvas, place, path, 1.0, rng)
     return canvas.cover()
 
 
-def _taper(canvas: Canvas, place: Window, path: Points, share: float) -> None:
+def _taper(canvas: Canvas, place: Window, path: Points, share: float, rng: np.random.Generator) -> None:
     t = np.linspace(0, 1, len(path))
-    widths = place.width * share * (1 - 0.75 * t)
+    widths = place.width * share * (1 - 0.75 * t) * rng.uniform(0.6, 1.1, len(path))
     points = place.place(path[:, 0] - place.length / 2, path[:, 1])
     canvas.stroke(points, widths, 1 - 0.35 * t)
 
@@ -136,7 +136,7 @@ def jagged(length: float, rng: np.random.Generator) -> Points:
 def thread(place: Window, rng: np.random.Generator) -> Floats:
     """A thin curve that curls."""
     n = 49
-    turns = np.cumsum(wander(n, rng, 6)) * rng.uniform(0.25, 0.5)
+    turns = np.cumsum(wander(n, rng, 6)) * rng.uniform(0.1, 0.3)
     steps = np.stack([np.sin(turns), np.cos(turns)], axis=1).cumsum(axis=0)
     steps -= steps.mean(axis=0)
     size = 2 * np.linalg.norm(steps, axis=1).max()
@@ -182,12 +182,23 @@ def block(place: Window, rng: np.random.Generator) -> Floats:
     return np.asarray((inside + 0.5).clip(0, 1), np.float32)
 
 
-def crease(place: Window, rng: np.random.Generator) -> Floats:
-    """A bent band that fades out at its ends."""
+def panel(place: Window, rng: np.random.Generator) -> Floats:
+    """A rectangle with rounded corners, or an ellipse."""
     along, across = place.axes()
-    t = along / (place.length / 2)
-    off = across - rng.normal(0, 0.06) * place.length * (1 - t**2)
-    return np.asarray(((1 - t**2) * 4).clip(0, 1) * np.exp(-0.5 * (off / (place.width / 4)) ** 2), np.float32)
+    power = rng.choice([2, 4, 8])
+    radius = ((np.abs(along) * 2 / place.length) ** power + (np.abs(across) * 2 / place.width) ** power) ** (1 / power)
+    return np.asarray(((1 - radius) * place.width / 2 + 0.5).clip(0, 1), np.float32)
+
+
+def crease(place: Window, rng: np.random.Generator) -> Floats:
+    """A bent band that fades out towards its ends."""
+    along, across = place.axes()
+    t = (along / (place.length / 2)).clip(-1, 1)
+    waves = rng.normal(0, 0.012, 2)
+    bend = rng.normal(0, 0.06) * (1 - t**2) + waves[0] * np.sin(4 * t) + waves[1] * np.cos(7 * t)
+    off = across - bend * place.length
+    wide = place.width / 4 * (0.5 + 0.5 * (1 - t**2))
+    return np.asarray((1 - t**2) * np.exp(-0.5 * (off / wide) ** 2), np.float32)
 
 
 def strokes(place: Window, rng: np.random.Generator, n: int) -> Floats:

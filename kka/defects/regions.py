@@ -20,7 +20,8 @@ TRIES = 8  # places that are tried for one on which most of the defect lies insi
 
 @dataclass(frozen=True)
 class Manner:
-    """How a family of defects lies on an object. `least` and `most` bound its width in pixels; `spread` is what it
+    """How a family of defects lies on an object. Its width is at least `least` pixels and at most the
+    share `most` of the object's side; `spread` is what it
     takes across, as a share of its length; its rims and shadows take `margin` pixels around it; `sign` is -1 where it
     is usually darker than the object, else 1."""
 
@@ -32,22 +33,23 @@ class Manner:
     sign: int = -1
     turned: bool = True  # else its sides are parallel to the picture's
     on_edge: bool = False  # its centre lies on the object's edge
+    of_pattern: bool = False  # it shows where the picture is not plain
 
 
 MANNERS = {
-    "scratch": Manner(outlines.scratch, least=0.8, most=4, spread=0.15, sign=1),
-    "crack": Manner(outlines.crack, least=1.0, most=5, spread=0.7),
+    "scratch": Manner(outlines.scratch, least=0.8, most=0.01, spread=0.15, sign=1),
+    "crack": Manner(outlines.crack, least=1.0, most=0.01, spread=0.7),
     "pit": Manner(partial(outlines.blob, rough=0.15), least=2),
     "stain": Manner(partial(outlines.blob, soft=2.5, rough=0.4), least=2),
     "particle": Manner(outlines.pieces, least=1.5, spread=1.3, margin=8),
-    "thread": Manner(outlines.thread, least=0.8, most=3, spread=1.0, margin=8, sign=1),
+    "thread": Manner(outlines.thread, least=0.9, most=0.006, spread=1.0, margin=8, sign=1),
     "chip": Manner(partial(outlines.blob, rough=0.4), on_edge=True),
     "dent": Manner(partial(outlines.blob, rough=0.1), least=4),
     "abrasion": Manner(partial(outlines.blob, soft=6, rough=0.4), least=4, sign=1),
     "burn": Manner(partial(outlines.blob, soft=4, rough=0.3), least=4),
-    "fold": Manner(outlines.crease, most=14, spread=0.2, margin=8, sign=1),
-    "misprint": Manner(outlines.block, least=4, turned=False),
-    "missing": Manner(outlines.block, least=4, turned=False),
+    "fold": Manner(outlines.crease, most=0.05, spread=0.2, margin=8, sign=1),
+    "misprint": Manner(outlines.block, least=4, turned=False, of_pattern=True),
+    "missing": Manner(outlines.panel, least=4, sign=-1),
     "dark_area": Manner(outlines.block, least=1.5, margin=2, turned=False),
 }
 
@@ -70,13 +72,14 @@ def locate(
     manner, shape = MANNERS[defect.family], foreground.allowed.shape
     candidates = np.flatnonzero(_candidates(defect, manner, foreground))
     length = max(defect.size * foreground.side, manner.least)
-    width = float(np.clip(length / defect.elongation, manner.least, manner.most))
+    width = float(np.clip(length / defect.elongation, manner.least, max(manner.least, manner.most * foreground.side)))
     margin = manner.margin + 0.3 * width + max(0.0, manner.spread * length - width) / 2
     places = []
     for _ in range(TRIES):
         centre = divmod(int(candidates[rng.integers(len(candidates))]), shape[1])
         places.append(outlines.window(shape, centre, length, width, _angle(defect, manner, rng), margin))
-    best = max(places, key=partial(_fits, picture, foreground.allowed, defect.tone or manner.sign))
+    fits = partial(_fits, picture, foreground.allowed, defect.tone or manner.sign)
+    best = max(places, key=partial(_unrest, picture) if manner.on_edge or manner.of_pattern else fits)
     return best, manner.outline(best, rng) * foreground.allowed[best.at]
 
 
@@ -128,3 +131,9 @@ def _fits(picture: Image | Floats, allowed: Mask, sign: int, place: Window) -> f
     level = picture[y, x].mean(axis=-1)
     room = level < 255 - ROOM if sign > 0 else level > ROOM
     return float((allowed[y, x] & room).sum()) / len(points)
+
+
+def _unrest(picture: Image | Floats, place: Window) -> float:
+    """How much the picture varies in the middle of a place: at an object's very edge, and where it has a pattern."""
+    y, x = int(place.rows.start + place.y), int(place.columns.start + place.x)
+    return float(picture[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean(axis=-1).std())

@@ -11,7 +11,7 @@ from kka.defects.outlines import Floats, Window
 from kka.defects.regions import MANNERS
 
 # grey levels: what a deviation is taken for at least, or nothing would be seen on a smooth surface, and at most
-LEAST, MOST = 6.0, 28.0
+LEAST, MOST = 10.0, 22.0
 MAD = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 GREY = 8  # levels by which the channels of a grey picture differ at most
 
@@ -19,13 +19,15 @@ GREY = 8  # levels by which the channels of a grey picture differ at most
 @dataclass(frozen=True)
 class Spot:
     """One place on a picture: its pixels, 0 to 255 (h, w, 3), what the defect covers of them, 0 to 1 (h, w), and where
-    they belong to the object. The contrast is in deviations, the `strength` the same in grey levels. `sign` is 1 for a
+    they belong to the object. The edges of the cover
+    are `soft` pixels wide. The contrast is in deviations, the `strength` the same in grey levels. `sign` is 1 for a
     bright defect, -1 for a dark one; `colour` (3,) is there on pictures in colour alone."""
 
     pixels: Floats
     cover: Floats
     inside: Mask
     place: Window
+    soft: float
     contrast: float
     strength: float
     sign: int
@@ -71,13 +73,15 @@ def spot(
 ) -> Spot:
     """What a painter sees of a picture (h, w, 3), 0 to 255."""
     pixels, inside = picture[place.at], foreground.mask[place.at]
+    soft = (1 - defect.sharpness) * max(0.6, place.width / 6)
+    cover = smooth(cover, soft) * foreground.allowed[place.at] if soft > 0.2 else cover
     grey = (pixels[inside] if inside.any() else pixels.reshape(-1, 3)) @ LUMA
     level = float(np.median(grey))
     strength = defect.contrast * float(np.clip(MAD * np.median(np.abs(grey - level)), LEAST, MOST))
     colour = None if defect.colour is None else np.asarray(defect.colour, np.float32)
     sign = _sign(defect.tone, colour, MANNERS[defect.family].sign, level, strength)
     in_colour = np.ptp(pixels, axis=-1).max() > GREY
-    return Spot(pixels, cover, inside, place, defect.contrast, strength, sign, colour if in_colour else None)
+    return Spot(pixels, cover, inside, place, soft, defect.contrast, strength, sign, colour if in_colour else None)
 
 
 def _sign(tone: int, colour: Floats | None, usual: int, level: float, strength: float) -> int:
