@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from kka.defects.language import Defect
-from kka.defects.objects import Foreground
-from kka.defects.outlines import Floats, clouds, radii, strokes
+from kka.defects.objects import Floats, Foreground
+from kka.defects.outlines import clouds, radii, strokes
 from kka.defects.regions import locate
 from kka.defects.spots import Spot, lit, smooth, spot
 

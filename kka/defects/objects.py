@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from kka.images import open_picture
 from kka.records import Image
 
 Mask = NDArray[np.bool_]  # (h, w)
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Polygon = Sequence[Sequence[float]]  # corners [x, y], in fractions of the picture's width and height
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -114,17 +115,27 @@ def _border(shape: tuple[int, ...], wide: int) -> Mask:
 def _distance(small: Floats, border: Mask) -> Floats:
     """How far each pixel is from the background, a plane of colour through the border; what of the object touches the
     border is left out of it: the third that fits worst."""
-    first = _off_plane(small, border)
-    fits = border & (first <= np.quantile(first[border], 0.7))
-    return np.asarray(ndimage.gaussian_filter(_off_plane(small, fits), 1, truncate=2))
+    plane = _plane(*border.shape)
+    rows, colours = plane[border], small[border]
+    off = largest(np.abs(colours - rows @ _weights(rows, colours)))
+    fits = off <= np.quantile(off, 0.7)
+    distance = largest(np.abs(small - plane @ _weights(rows[fits], colours[fits])))
+    return np.asarray(ndimage.gaussian_filter(distance, 1, truncate=2))
 
 
-def _off_plane(small: Floats, known: Mask) -> Floats:
-    y, x = np.indices(known.shape, np.float32)
-    plane = np.stack([np.ones_like(x), x / x.shape[1], y / y.shape[0]], axis=-1)
-    rows = plane[known]
-    weights = np.linalg.lstsq(rows, small[known], rcond=None)[0]
-    return np.asarray(np.abs(small - plane @ weights).max(axis=-1), np.float32)
+def _plane(height: int, width: int) -> Floats:
+    """What a plane is the weighted sum of, (h, w, 3): one, x and y."""
+    y, x = np.indices((height, width), np.float32)
+    return np.stack([np.ones_like(x), x / width, y / height], axis=-1)
+
+
+def _weights(rows: Floats, colours: Floats) -> Floats:
+    return np.asarray(np.linalg.lstsq(rows, colours, rcond=None)[0], np.float32)
+
+
+def largest(values: NDArray[Any]) -> NDArray[Any]:
+    """The largest of three channels (..., 3); many times faster than `max` over so short an axis."""
+    return np.asarray(np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2]))
 
 
 def _segment(distance: Floats, noise: float) -> Mask:

@@ -9,7 +9,8 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 from scipy import ndimage
 
-Floats = NDArray[np.float32]
+from kka.defects.objects import Floats
+
 Points = NDArray[np.float64]  # (n, 2), y and x in pixels of a window
 
 FINE = 4  # lines are drawn so many times larger
@@ -56,7 +57,8 @@ def window(
     sin, cos = abs(np.sin(angle)), abs(np.cos(angle))
     reach = (length * sin + width * cos) / 2 + margin, (length * cos + width * sin) / 2 + margin
     spans = [
-        slice(max(0, int(c - r)), min(n, int(np.ceil(c + r)) + 1)) for c, r, n in zip(centre, reach, shape, strict=False)
+        slice(max(0, int(c - r)), min(n, int(np.ceil(c + r)) + 1))
+        for c, r, n in zip(centre, reach, shape, strict=False)
     ]
     y, x = (c - span.start for c, span in zip(centre, spans, strict=True))
     return Window(spans[0], spans[1], y, x, length, width, angle)
@@ -96,7 +98,9 @@ def scratch(place: Window, rng: np.random.Generator) -> Floats:
     bend = rng.normal(0, 0.05) * (1 - t**2) + rng.normal(0, 0.004) * np.cumsum(rng.normal(size=33)) / 3
     pressure = (1 - t**2 * rng.uniform(0.85, 1)) ** 0.5 * (0.75 + 0.25 * wander(33, rng, 5))
     canvas = Canvas(place.shape)
-    canvas.stroke(place.place(t * place.length / 2, bend * place.length), place.width * (0.5 + 0.5 * pressure), pressure)
+    canvas.stroke(
+        place.place(t * place.length / 2, bend * place.length), place.width * (0.5 + 0.5 * pressure), pressure
+    )
     return canvas.cover()
 
 
@@ -171,7 +175,9 @@ def pieces(place: Window, rng: np.random.Generator) -> Floats:
         turns = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 8))))
         reach = size * rng.uniform(0.7, 1.0, len(turns)) / 2
         along, across = rng.uniform(-0.6, 0.6, 2) * (size < 1)
-        canvas.piece(place.place((along + reach * np.cos(turns)) * place.length, (across + reach * np.sin(turns)) * place.width))
+        canvas.piece(
+            place.place((along + reach * np.cos(turns)) * place.length, (across + reach * np.sin(turns)) * place.width)
+        )
     return canvas.cover()
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from kka.defects import outlines
 from kka.defects.language import Defect
-from kka.defects.objects import Foreground, Mask, grow, shrink
+from kka.defects.objects import Floats, Foreground, Mask, grow, shrink
 from kka.defects.objects import foreground as foreground  # who draws on regions has it from here
-from kka.defects.outlines import Floats, Window
+from kka.defects.outlines import Window
 from kka.records import Image
 
 RIM = 0.06  # the edge of an object, as a share of its side

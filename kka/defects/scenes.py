@@ -2,16 +2,17 @@
 defects that are wanted there; and what it leaves behind: a mask and a record."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from kka.defects import objects
 from kka.defects.language import Reading, Vocabulary, parse
-from kka.defects.objects import Floats, Foreground, Mask, Polygon
+from kka.defects.objects import Floats, Foreground, Mask, Polygon, largest
 from kka.defects.vocabulary import FILE
 from kka.errors import KkaError
 from kka.records import Image, Images, sha256
@@ -35,7 +36,7 @@ class Scene:
     def finished(self, drawn: Image | Floats) -> tuple[Image, Mask, dict[str, Any]]:
         """The drawn picture, equal to the source but in its mask; the mask; and the record of both."""
         picture = np.asarray(drawn).round().clip(0, 255).astype(np.uint8)
-        change = np.abs(picture.astype(np.int16) - self.source).max(axis=-1)
+        change = largest(np.maximum(picture, self.source) - np.minimum(picture, self.source))
         mask = (change >= LEAST) & self.foreground.allowed
         record = {
             "text": self.text,
@@ -71,7 +72,11 @@ class Scenes:
     @property
     def digest(self) -> str:
         """A hash of all that scenes depend on beside text and seed."""
-        parts = [sha256(self._normals), self._file.read_bytes(), b"" if self._interest is None else self._interest.tobytes()]
+        parts = [
+            sha256(self._normals),
+            self._file.read_bytes(),
+            b"" if self._interest is None else self._interest.tobytes(),
+        ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def scene(self, text: str, seed: int) -> Scene:
@@ -84,13 +89,13 @@ class Scenes:
 
 
 def tally(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many pictures of these records ended in which outcome, on how many no object was found, and which kinds were
-    unknown, the most frequent first."""
-    outcomes = [record["outcome"] for record in records]
-    unknown = [word for record in records for word in record["unknown"]]
-    counts = {word: unknown.count(word) for word in sorted(set(unknown))}
+    """How many pictures of these records ended in which outcome, on how many no object was found, how often an unknown
+    kind was spoken of, and which ones, the most frequent first."""
+    outcomes = Counter(record["outcome"] for record in records)
+    unknown = Counter(sorted(kind for record in records for kind in record["unknown"]))
     return {
-        **{outcome: outcomes.count(outcome) for outcome in ("drawn", "unchanged", "unreadable")},
+        **{outcome: outcomes[outcome] for outcome in get_args(Outcome)},
         "without_object": sum(record["object"] != "found" for record in records),
-        "unknown_kinds": dict(sorted(counts.items(), key=lambda item: -item[1])),
+        "unknown": unknown.total(),
+        "unknown_kinds": [kind for kind, _ in unknown.most_common(20)],
     }

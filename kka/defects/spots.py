@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from kka.defects.language import Defect
-from kka.defects.objects import LUMA, Foreground, Mask
-from kka.defects.outlines import Floats, Window
+from kka.defects.objects import LUMA, Floats, Foreground, Mask, largest
+from kka.defects.outlines import Window
 from kka.defects.regions import MANNERS
 
 # grey levels: what a deviation is taken for at least, or nothing would be seen on a smooth surface, and at most
@@ -45,7 +45,7 @@ class Spot:
         if self.colour is None:
             return self.pixels + levels
         way = self.colour - self.pixels
-        most = np.maximum(np.abs(way).max(axis=-1, keepdims=True), 1)
+        most = np.maximum(largest(np.abs(way))[..., None], 1)
         tinted = self.pixels + way * np.minimum(np.abs(levels) * 1.5 / most, 0.9)
         return np.asarray(np.where(levels * self.sign > 0, tinted, self.pixels + levels))
 
@@ -68,9 +68,7 @@ class Spot:
         return replace(self, pixels=pixels)
 
 
-def spot(
-    picture: Floats, foreground: Foreground, place: Window, cover: Floats, defect: Defect
-) -> Spot:
+def spot(picture: Floats, foreground: Foreground, place: Window, cover: Floats, defect: Defect) -> Spot:
     """What a painter sees of a picture (h, w, 3), 0 to 255."""
     pixels, inside = picture[place.at], foreground.mask[place.at]
     soft = (1 - defect.sharpness) * max(0.6, place.width / 6)
@@ -80,8 +78,15 @@ def spot(
     strength = defect.contrast * float(np.clip(MAD * np.median(np.abs(grey - level)), LEAST, MOST))
     colour = None if defect.colour is None else np.asarray(defect.colour, np.float32)
     sign = _sign(defect.tone, colour, MANNERS[defect.family].sign, level, strength)
-    in_colour = np.ptp(pixels, axis=-1).max() > GREY
-    return Spot(pixels, cover, inside, place, soft, defect.contrast, strength, sign, colour if in_colour else None)
+    return Spot(
+        pixels, cover, inside, place, soft, defect.contrast, strength, sign, colour if in_colour(picture) else None
+    )
+
+
+def in_colour(picture: Floats) -> bool:
+    """Whether a picture (h, w, 3) is more than grey; a part of its pixels tells."""
+    seen = picture[::4, ::4]
+    return bool((largest(seen) + largest(-seen)).max() > GREY)
 
 
 def _sign(tone: int, colour: Floats | None, usual: int, level: float, strength: float) -> int:
