@@ -74,6 +74,8 @@ def _object(image: Image) -> Mask | None:
     if distance[mask].mean() < CLEAR * distance[~mask].mean():
         return None
     mask = _at_edges(small, mask)
+    if not mask.any():
+        return None
     full = Pillow.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Pillow.Resampling.BILINEAR)
     return np.asarray(full) > 127
 

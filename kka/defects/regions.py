@@ -32,6 +32,7 @@ class Manner:
     margin: float = 4.0
     sign: int = -1
     turned: bool = True  # else its sides are parallel to the picture's
+    colour: tuple[int, int, int] | None = None  # its usual one on pictures in colour
     on_edge: bool = False  # its centre lies on the object's edge
     of_pattern: bool = False  # it shows where the picture is not plain
 
@@ -46,7 +47,7 @@ MANNERS = {
     "chip": Manner(partial(outlines.blob, rough=0.4), on_edge=True),
     "dent": Manner(partial(outlines.blob, rough=0.1), least=4),
     "abrasion": Manner(partial(outlines.blob, soft=6, rough=0.4), least=4, sign=1),
-    "burn": Manner(partial(outlines.blob, soft=4, rough=0.3), least=4),
+    "burn": Manner(partial(outlines.blob, soft=4, rough=0.3), least=4, colour=(50, 32, 20)),
     "fold": Manner(outlines.crease, most=0.05, spread=0.2, margin=8, sign=1),
     "misprint": Manner(outlines.block, least=4, turned=False, of_pattern=True),
     "missing": Manner(outlines.panel, least=4, sign=-1),

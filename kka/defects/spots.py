@@ -76,7 +76,8 @@ def spot(picture: Floats, foreground: Foreground, place: Window, cover: Floats, 
     grey = (pixels[inside] if inside.any() else pixels.reshape(-1, 3)) @ LUMA
     level = float(np.median(grey))
     strength = defect.contrast * float(np.clip(MAD * np.median(np.abs(grey - level)), LEAST, MOST))
-    colour = None if defect.colour is None else np.asarray(defect.colour, np.float32)
+    said = defect.colour or MANNERS[defect.family].colour
+    colour = None if said is None else np.asarray(said, np.float32)
     sign = _sign(defect.tone, colour, MANNERS[defect.family].sign, level, strength)
     return Spot(
         pixels, cover, inside, place, soft, defect.contrast, strength, sign, colour if in_colour(picture) else None
