@@ -69,18 +69,18 @@ def _object(image: Image) -> Mask | None:
     border = _border(small.shape[:2], max(1, round(_STRIP * min(small.shape[:2]))))
     distance = _distance(small, border)
     mask = _segment(distance, float(np.median(distance[border])))
-    if not 0.01 < mask.mean() < 0.95 or mask[border].mean() > 0.5:
+    if not 0.04 < mask.mean() < 0.95 or mask[border].mean() > 0.5:
         return None
     if distance[mask].mean() < CLEAR * distance[~mask].mean():
         return None
-    mask = _at_edges(small, mask)
+    mask = _at_edges(small, mask, distance)
     if not mask.any():
         return None
     full = Pillow.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Pillow.Resampling.BILINEAR)
     return np.asarray(full) > 127
 
 
-def _at_edges(small: Floats, mask: Mask) -> Mask:
+def _at_edges(small: Floats, mask: Mask, distance: Floats) -> Mask:
     """The mask with its outline moved to the edges of the picture, by a watershed of the gradient between the mask's
     core and the picture's border: what it misses of the object comes in, shadows go out."""
     smooth = ndimage.gaussian_filter(small @ LUMA, 0.7, truncate=3)
@@ -92,7 +92,11 @@ def _at_edges(small: Floats, mask: Mask) -> Mask:
     seeds[_holes(mask, steep)] = 2
     seeds[_border(mask.shape, 1)] = 2
     found = ndimage.watershed_ift(steep, seeds) == 1
-    return grow(shrink(found, 1), 1)
+    found = grow(shrink(found, 1), 1)
+    if not found.any():
+        return found
+    # an edge is some pixels wide: those of the object's side differ from the background as the object does
+    return found | (grow(found, 2) & (distance > 0.5 * np.median(distance[found])))
 
 
 def _holes(mask: Mask, steep: NDArray[np.uint8]) -> Mask:
