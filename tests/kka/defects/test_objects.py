@@ -50,7 +50,7 @@ def test_a_part_that_looks_like_the_background_is_found_by_its_outline() -> None
     ring = disc(79) & ~disc(40)
     picture[ring] -= (np.clip(X, 60, 180) - 60).astype(np.uint8)[ring, None]
     picture[disc(82) & ~disc(79)] = 60
-    assert overlap(foreground(picture).mask, disc(82)) > 0.95
+    assert overlap(foreground(picture).mask, disc(82)) > 0.9
 
 
 @pytest.mark.parametrize(
