@@ -162,9 +162,7 @@ def test_contrast_counts_deviations_of_the_surroundings() -> None:
     assert np.median(darker[darker < -1]) == pytest.approx(-1.5 * 2 * 15, rel=0.2)
 
 
-@pytest.mark.parametrize(
-    "family", ["scratch", "crack", "pit", "stain", "thread", "abrasion", "burn", "dark_area"]
-)
+@pytest.mark.parametrize("family", ["scratch", "crack", "pit", "stain", "thread", "abrasion", "burn", "dark_area"])
 def test_tones_are_lighter_or_darker(family: str) -> None:
     for tone in (-1, 1):
         for seed in SEEDS[:3]:
