@@ -81,8 +81,9 @@ def _object(image: Image) -> Mask | None:
 
 
 def _at_edges(small: Floats, mask: Mask, distance: Floats) -> Mask:
-    """The mask with its outline moved to the edges of the picture, by a watershed of the gradient between the mask's
-    core and the picture's border: what it misses of the object comes in, shadows go out."""
+    """The mask with its outline moved to the edges of the picture, by a watershed of the gradient (by the image
+    foresting transform, Falcão et al. 2004) between the mask's core and the picture's border: what it misses of the
+    object comes in, shadows go out."""
     smooth = ndimage.gaussian_filter(small @ LUMA, 0.7, truncate=3)
     gradient = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
     steep = (255 * (gradient / max(float(np.quantile(gradient, 0.97)), 1.0)).clip(0, 1)).astype(np.uint8)

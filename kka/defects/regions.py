@@ -20,10 +20,9 @@ TRIES = 8  # places that are tried for one on which most of the defect lies insi
 
 @dataclass(frozen=True)
 class Manner:
-    """How a family of defects lies on an object. Its width is at least `least` pixels and at most the
-    share `most` of the object's side; `spread` is what it
-    takes across, as a share of its length; its rims and shadows take `margin` pixels around it; `sign` is -1 where it
-    is usually darker than the object, else 1."""
+    """How a family of defects lies on an object. Its width is at least `least` pixels, and at most the share `most` of
+    the object's side; `spread` is what it takes across, as a share of its length; its rims and shadows take `margin`
+    pixels around it; `sign` is -1 where it is usually darker than the object, else 1."""
 
     outline: Callable[[Window, np.random.Generator], Floats]
     least: float = 3.0
@@ -50,7 +49,7 @@ MANNERS = {
     "burn": Manner(partial(outlines.blob, soft=4, rough=0.3), least=4, colour=(50, 32, 20)),
     "fold": Manner(outlines.crease, most=0.05, spread=0.2, margin=8, sign=1),
     "misprint": Manner(outlines.block, least=4, turned=False, of_pattern=True),
-    "missing": Manner(outlines.panel, least=4, sign=-1),
+    "missing": Manner(outlines.panel, least=4),
     "dark_area": Manner(outlines.block, least=1.5, margin=2, turned=False),
 }
 

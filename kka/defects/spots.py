@@ -19,9 +19,9 @@ GREY = 8  # levels by which the channels of a grey picture differ at most
 @dataclass(frozen=True)
 class Spot:
     """One place on a picture: its pixels, 0 to 255 (h, w, 3), what the defect covers of them, 0 to 1 (h, w), and where
-    they belong to the object. The edges of the cover
-    are `soft` pixels wide. The contrast is in deviations, the `strength` the same in grey levels. `sign` is 1 for a
-    bright defect, -1 for a dark one; `colour` (3,) is there on pictures in colour alone."""
+    they belong to the object. Edges are smoothed over `soft` pixels. The contrast is in deviations, the `strength` the
+    same in grey levels. `sign` is 1 for a bright defect, -1 for a dark one; `colour` (3,) is there on pictures in
+    colour alone."""
 
     pixels: Floats
     cover: Floats
@@ -69,7 +69,8 @@ class Spot:
 
 
 def spot(picture: Floats, foreground: Foreground, place: Window, cover: Floats, defect: Defect) -> Spot:
-    """What a painter sees of a picture (h, w, 3), 0 to 255."""
+    """What a painter sees of a picture (h, w, 3), 0 to 255. A deviation is the robust one, from the median absolute
+    deviation, of the object's grey levels in the window, within LEAST and MOST."""
     pixels, inside = picture[place.at], foreground.mask[place.at]
     soft = (1 - defect.sharpness) * max(0.6, place.width / 6)
     cover = smooth(cover, soft) * foreground.allowed[place.at] if soft > 0.2 else cover

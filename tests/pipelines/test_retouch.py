@@ -61,7 +61,7 @@ def test_the_report_shows_before_after_and_mask(retouched: Run) -> None:
         assert strip.before is not None and strip.masks is not None
         assert [id(row) for row in strip.shown] == [id(strip.before), id(strip.images), id(strip.masks)]
         assert np.array_equal((strip.images != strip.before).any(axis=-1), strip.masks[..., 0] == 255)
-    height = Image.open(folder / "r1.png").height
+    height = len(np.asarray(Image.open(folder / "r1.png")))
     assert height > 3 * 128 * len(of_round)  # small pictures are enlarged to 128 pixels
 
 
