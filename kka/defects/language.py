@@ -6,6 +6,7 @@ that nobody knows is reported, and never taken for another one."""
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +135,7 @@ def _defect(mention: Mention, said: Mapping[str, Value], vocabulary: Vocabulary,
     return Defect(kind=kind.name, family=kind.family, **values)
 
 
-def _drawn(attribute: str, value: Value | None, rng: np.random.Generator) -> object:
+def _drawn(attribute: str, value: Value | None, rng: np.random.Generator) -> Any:
     return None if value is None else draw(attribute, value, rng)
 
 
