@@ -13,7 +13,9 @@ from torch import Tensor
 from kka.errors import BrokenFile, KkaError
 from kka.records import Changes, Images, read_json, whole_folder, write_json
 
-BATCHES = (1, 8, 64)  # pictures that are computed together
+_FEW, _MANY = 8, 64  # pictures that are computed together, where they have at most ...
+_SMALL = 64 * 64  # ... so many pixels; of larger ones fewer, ...
+_PIXELS, _LEAST = 8 * 128 * 128, 4  # ... for activations that leave the processor's cache cost several times as much
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
 
@@ -80,6 +82,14 @@ def floats(images: Tensor) -> Tensor:
     return images.float().div_(255).contiguous()
 
 
+def batch_size(n: int, height: int, width: int) -> int:
+    """How many of n pictures are computed together: one alone does not wait for others that are not there. From four on
+    the last bits were the same for all sizes that were tried, with every detector; alone they are others."""
+    pixels = height * width
+    most = _MANY if pixels <= _SMALL else max(_LEAST, min(_MANY, _PIXELS // pixels))
+    return 1 if n == 1 else min(_FEW, most) if n <= _FEW else most
+
+
 def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """`function` of float pictures, (b, 3, h, w) -> (b, ...), over all, uint8 (n, h, w, 3) or (n, 3, h, w), as
     `batched_all` does."""
@@ -91,11 +101,11 @@ def batched_all(images: Images | Tensor, function: Callable[[Tensor], Sequence[T
     """What `function` makes of float pictures, (b, 3, h, w) -> several of (b, ...), over all, uint8 (n, h, w, 3) or
     (n, 3, h, w).
 
-    Every batch is filled up to one of a few sizes, for with the size of a batch the last bits of its rows can change:
-    so no row depends on which others are there. A few pictures do not cost a whole batch; alone, a row may differ from
-    what it is among others by the rounding of float32."""
+    Every batch is filled up to one of a few sizes (`batch_size`), for with the size of a batch the last bits of its
+    rows can change: so no row depends on which others are there, but for the rounding of float32 on whether there are
+    any."""
     every = images if isinstance(images, Tensor) else channels_first(images)
-    size = next((size for size in BATCHES if len(every) <= size), BATCHES[-1])
+    size = batch_size(len(every), every.shape[2], every.shape[3])
     made: list[Tensor] = []  # once for all: parts that are put together at the end would need the memory twice
     for start, part in zip(range(0, len(every), size), every.split(size), strict=True):
         outputs = function(floats(torch.cat([part, part[-1:].expand(size - len(part), -1, -1, -1)])))

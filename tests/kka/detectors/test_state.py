@@ -8,9 +8,18 @@ from kka.detectors.shared import state
 
 
 @pytest.mark.parametrize(
+    ("n", "side", "size"),
+    [(1, 32, 1), (2, 32, 8), (8, 32, 8), (9, 32, 64), (64, 64, 64), (1000, 64, 64), (1, 256, 1), (3, 256, 4)]
+    + [(1000, 66, 30), (1000, 128, 8), (1000, 256, 4), (1000, 512, 4)],
+)
+def test_batches_are_small_for_few_and_for_large_pictures(n: int, side: int, size: int) -> None:
+    assert state.batch_size(n, side, side) == size
+
+
+@pytest.mark.parametrize(
     ("n", "batches"), [(1, [1]), (2, [8]), (8, [8]), (9, [64]), (64, [64]), (65, [64, 64]), (130, [64, 64, 64])]
 )
-def test_batches_have_one_of_three_sizes_and_one_size_in_a_call(n: int, batches: list[int]) -> None:
+def test_all_batches_of_a_call_have_one_size_and_rows_keep_their_order(n: int, batches: list[int]) -> None:
     images = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     seen: list[int] = []
 
