@@ -83,8 +83,8 @@ def floats(images: Tensor) -> Tensor:
 
 
 def batch_size(n: int, height: int, width: int) -> int:
-    """How many of n pictures are computed together: one alone does not wait for others that are not there. From four on
-    the last bits were the same for all sizes that were tried, with every detector; alone they are others."""
+    """How many of n pictures are computed together: a few do not wait for as many as would be fastest. Between the
+    sizes rounding differs, by some millionths of a score."""
     pixels = height * width
     most = _MANY if pixels <= _SMALL else max(_LEAST, min(_MANY, _PIXELS // pixels))
     return 1 if n == 1 else min(_FEW, most) if n <= _FEW else most
@@ -101,9 +101,8 @@ def batched_all(images: Images | Tensor, function: Callable[[Tensor], Sequence[T
     """What `function` makes of float pictures, (b, 3, h, w) -> several of (b, ...), over all, uint8 (n, h, w, 3) or
     (n, 3, h, w).
 
-    Every batch is filled up to one of a few sizes (`batch_size`), for with the size of a batch the last bits of its
-    rows can change: so no row depends on which others are there, but for the rounding of float32 on whether there are
-    any."""
+    Every batch is filled up to one size (`batch_size`), for with the size of a batch the last bits of its rows can
+    change. So no row depends on which others are there."""
     every = images if isinstance(images, Tensor) else channels_first(images)
     size = batch_size(len(every), every.shape[2], every.shape[3])
     made: list[Tensor] = []  # once for all: parts that are put together at the end would need the memory twice
