@@ -167,19 +167,19 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("detector.onnx"),
 ) -> None:
     """Write the detector of a round as an ONNX file, which takes pictures of any size and scores them as `predict`
-    does."""
+    does, with maps where the detector has them."""
     if form != "onnx":
         raise KkaError(f"export: there is no format '{form}'. It knows: onnx.")
     if out.is_dir():
         raise KkaError(f"export: --out wants a file, got the folder {out}.")
     scorer = _scorer("export", name)
-    from kka.export import write
+    from kka.export import outputs, write
     from kka.images import read_split
 
     apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
     typer.echo(
-        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than"
-        f" {apart:.0e}"
+        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no number in {' and '.join(outputs(scorer))}"
+        f" that was tried differs by more than {apart:.0e}"
     )
 
 

@@ -1,5 +1,5 @@
-"""What MLflow serves: pictures in; score, p-value, alarm, heat map and regions out. MLflow copies this file into each model and
-runs it there, with the `kka` that the model carries: nothing of the project is needed.
+"""What MLflow serves: pictures in; score, p-value, alarm, heat map and regions out. MLflow copies this file into
+each model and runs it there, with the `kka` that the model carries: nothing of the project is needed.
 
 The input is a column `image`: encoded bytes (png, jpg, ...), the same in base64 (a data URI too), arrays (h, w) or (h,
 w, 1 to 4), or, with the parameter `paths`, paths. MLflow's server reads none: whoever can reach it could look into its
