@@ -171,8 +171,9 @@ def _apart(name: str, size: str, got: Floats, wanted: Floats) -> float:
     apart = np.abs(got - wanted)
     if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
         raise KkaError(
-            f"export: the ONNX file's {name} differ from the detector's by up to {apart.max():.2g} on pictures of {size}"
-            f" pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is written. Use `kka predict`."
+            f"export: the ONNX file's {name} differ from the detector's by up to {apart.max():.2g} on pictures of"
+            f" {size} pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is written. Use"
+            " `kka predict`."
         )
     return float(apart.max())
 
