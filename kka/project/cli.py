@@ -99,11 +99,13 @@ def check(
 def _splits(config: "Config") -> "Splits":
     """What the stage `prepare` would write."""
     from kka import datasets
+    from kka.datasets.shared.feedback import joined
     from kka.project.config import BASELINE
     from kka.records import seed_of
 
     section, seed = config.prepare, seed_of(config.seed, "prepare", BASELINE)
-    return datasets.load(section.dataset, seed, section.image_size, **section.options)
+    splits = datasets.load(section.dataset, seed, section.image_size, **section.options)
+    return joined(splits, Path(section.feedback), squeeze=section.squeeze)
 
 
 @app.command()
@@ -156,6 +158,19 @@ def predict(
     for line in said:
         typer.echo(line, err=True)
     typer.echo(written)
+
+
+@app.command()
+def feedback(
+    table: Annotated[Path, typer.Argument(help="A table of `kka predict`, with a column that an inspector filled in.")],
+    column: Annotated[str, typer.Option(help="The column: ok, defect, or empty where nobody looked.")] = "verdict",
+) -> None:
+    """Add pictures that were looked at to the data set: those that are ok to train and calibration, defects to
+    validation. The next `dvc repro` uses them."""
+    from kka.project.config import read_config
+    from kka.project.feedback import add
+
+    typer.echo(add(table, column, Path(read_config(Path("params.yaml")).prepare.feedback)))
 
 
 @app.command()

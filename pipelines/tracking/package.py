@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from kka import metrics
+from kka import detectors, metrics
 from kka.errors import KkaError
+from kka.images import read_images, read_shard, shard_path
 from kka.localisation import pixel_threshold
 from kka.project.config import Config
 from kka.records import write_json
@@ -115,11 +116,9 @@ def _options(detector: Path) -> dict[str, Any]:
 
 def _pixel_threshold(layout: Layout, folder: Path, options: Mapping[str, Any]) -> float | None:
     """Where regions begin in the detector's maps; None where it has none."""
-    from kka import detectors  # which imports torch when it loads
-
     detector = detectors.load(folder, **options)
     has_maps = hasattr(detector, "score_map")
-    return pixel_threshold(detector, layout.read_split("calibration").images) if has_maps else None
+    return pixel_threshold(detector, read_images(layout.split("calibration"))) if has_maps else None
 
 
 def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, str]:
@@ -158,8 +157,6 @@ def _example(layout: Layout) -> Any:
     """A table of one calibration normal."""
     import pandas as pd
     from PIL import Image
-
-    from kka.images import read_shard, shard_path
 
     buffer = io.BytesIO()
     Image.fromarray(read_shard(shard_path(layout.split("calibration"), 0))[0]).save(buffer, format="PNG")
