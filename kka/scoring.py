@@ -84,8 +84,8 @@ class Scorer:
         return [in_picture(region, seen, side) for region in regions(scores, self._threshold())]
 
     def heat_maps(self, images: Images, maps: NDArray[np.float32]) -> Images:
-        """Maps (n, h, w) in colours over their pictures (n, h, w, 3), with the regions' outlines. Blue is what scores no
-        higher than the most normal picture, red what reaches a region's threshold."""
+        """Maps (n, h, w) in colours over their pictures (n, h, w, 3), with the regions' outlines. Blue is what scores
+        no higher than the most normal picture, red what reaches a region's threshold."""
         low, high = self.calibration[0], self._threshold()
         return self.outlined(heat_map(images, (maps - low) / max(high - low, 1e-9)), maps)
 
