@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kka.drawing import contact_sheet, heat_map, silhouettes
+from kka.drawing import contact_sheet, heat_map, outlined, silhouettes
 from kka.errors import KkaError
 
 
@@ -40,3 +40,13 @@ def test_a_silhouette_is_white_where_its_mask_is() -> None:
     drawn = silhouettes(masks)
     assert drawn.dtype == np.uint8 and drawn.shape == (1, 2, 2, 3)
     assert (drawn[masks] == 255).all() and (drawn[~masks] == 0).all()
+
+
+def test_an_outline_runs_around_a_region_of_its_own_picture_and_covers_none_of_it() -> None:
+    before, masks = np.full((2, 6, 7, 3), 90, np.uint8), np.zeros((2, 6, 7), bool)
+    masks[1, 2:4, 0:2] = True  # at the left edge: the line runs along three sides
+    after = outlined(before, masks)
+    line = np.zeros((6, 7), bool)
+    line[1:5, 0:3] = True
+    line[2:4, 0:2] = False
+    assert (after[0] == 90).all() and (after[1][~line] == 90).all() and (after[1][line] == (255, 0, 255)).all()
