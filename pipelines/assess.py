@@ -46,11 +46,11 @@ def main(run: Run) -> None:
 
 def tell_hopeless(run: Run, verdict: Verdict, images: Images, calibration: Images) -> tuple[Verdict, dict[str, float]]:
     """The verdict with its hopeless anomalies, and figures of them; as it was, and none, where nobody asks."""
-    section, figures = run.config.assess, {}
+    section = run.config.assess
     if not (section.asks_siblings or section.least_effect):
         return verdict, {}
     changes, unseen = read_changes(run.files.anomalies), np.zeros(len(images), bool)
-    hidden = np.zeros(len(images), bool)
+    hidden, figures = np.zeros(len(images), bool), {}
     if section.least_effect and changes is not None:
         unseen = contrasts(images, changes) < section.least_effect
         figures["without_effect"] = int(unseen.sum())
@@ -59,7 +59,8 @@ def tell_hopeless(run: Run, verdict: Verdict, images: Images, calibration: Image
         hidden = taught.hidden(section.hopeless_effect if section.hopeless_by == "source" else None)
         verdict = replace(verdict, effects=taught.effects)
     graded = with_hopeless(verdict, hidden, unseen)
-    return graded, figures | {"hopeless_rate": graded.grades.count("hopeless") / len(images)}
+    count = graded.grades.count("hopeless")
+    return graded, {"hopeless": count, **figures, "hopeless_rate": count / len(images)}
 
 
 def ask_siblings(run: Run, images: Images, calibration: Images, changes: Changes | None, unseen: Flags) -> Taught:
