@@ -126,7 +126,8 @@ def preference_pairs(
     if not low or not high or low + high > len(ranked):
         raise Collapse(
             f"align: preference pairs want chosen and rejected descriptions, got {len(ranked)} graded ones for shares"
-            f" {chosen_share} and {rejected_share}{_beside(hopeless)}. Ask for more (describe.count) or lower the shares."
+            f" {chosen_share} and {rejected_share}{_beside(hopeless)}. Ask for more (describe.count) or lower the"
+            " shares."
         )
     chosen, easy = ranked[:low], [*ranked[-high:], *dict.fromkeys(hopeless)]
     kept = {*ranked, *hopeless}

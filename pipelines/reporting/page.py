@@ -120,8 +120,8 @@ def _round(run: Run, row: tables.Figures, scores: Scores, strips: Sequence[Strip
     if strips:
         about = (
             f"{describe['kept']} of {describe['attempts']} descriptions were kept and drawn. The detector of the round"
-            f" before took {assess['hard']} of the pictures for normal{_hopeless(assess)} The new detector was trained on"
-            f" {detect['images']} generated ones."
+            f" before took {assess['hard']} of the pictures for normal{_hopeless(assess)} The new detector was trained"
+            f" on {detect['images']} generated ones."
         )
     return {
         "name": name,

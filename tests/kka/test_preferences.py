@@ -92,8 +92,8 @@ class TestSurrogate:
         )
 
     def test_what_is_hopeless_counts_as_the_highest_of_its_round_however_low_it_scores(self):
-        # Of those that are not hopeless the median is 2, which is the cap: red counts 1, blue 2, and green, which scores
-        # lowest of all, 2 like blue. So red lies two thirds of the spread below the mean, the others one third above it.
+        # Of those that are not hopeless the median is 2, which is the cap: red counts 1, blue 2, and green, the lowest
+        # of all, 2 like blue.
         pairs = [("red", 1.0, "hard"), ("blue", 3.0, "easy"), ("green", -50.0, "hopeless")] * 20
         rated = [anomaly(i, score, grade, text=t) for i, (t, score, grade) in enumerate(pairs)]
         red, blue, green = surrogate(rated, ["red", "blue", "green"], nothing_alike)
