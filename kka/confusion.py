@@ -1,9 +1,11 @@
 """The confusion evaluator: which generated anomalies does a detector take for normal, and which of them train the next?
 
 Scores become grades (hard, between, easy), and grades become the mixture that the next detector trains on. The detector
-that judges has never seen the pictures: it is the one of the round before.
+that judges has never seen the pictures: it is the one of the round before. `kka.hopeless` tells which of the hard ones
+are hopeless.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,11 +23,13 @@ Scores = NDArray[np.float64]
 @dataclass(frozen=True)
 class Verdict:
     """Scores (n,) and grades of new anomalies. `gap` is the AUROC of telling generated normals from real ones, None
-    where there are no generated normals."""
+    where there are no generated normals; `effects` (n,) are those of the records, None where nobody has measured
+    them."""
 
     scores: Scores
     grades: list[Grade]
     gap: float | None = None
+    effects: Scores | None = None
 
     @property
     def hard_rate(self) -> float:
@@ -50,15 +54,20 @@ def judge(
     """What a detector that has never seen the anomalies makes of them; its boundary comes from calibration normals.
     `controls` are generated normals that it has not trained on. All pictures are uint8 (n, h, w, 3).
     Raises Collapse for scores that are not finite."""
-    normal = detector.score(calibration)
-    scores = detector.score(anomalies)
-    if not (np.isfinite(normal).all() and np.isfinite(scores).all()):
+    normal, scores = finite_scores(detector, calibration), finite_scores(detector, anomalies)
+    gap = None if controls is None else separation(normal, finite_scores(detector, controls))
+    return Verdict(scores, grade(scores, normal, quantile=quantile, easy_share=easy_share), gap)
+
+
+def finite_scores(detector: Detector, images: Images) -> Scores:
+    """The scores of pictures (n, h, w, 3). Raises Collapse where one is not finite."""
+    scores = detector.score(images)
+    if not np.isfinite(scores).all():
         raise Collapse(
             "assess: wanted finite scores, got NaN or infinite ones: the detector has diverged. Lower its learning rate"
             " (detect.options)."
         )
-    gap = None if controls is None else separation(normal, detector.score(controls))
-    return Verdict(scores, grade(scores, normal, quantile=quantile, easy_share=easy_share), gap)
+    return scores
 
 
 def grade(scores: Scores, calibration: Scores, *, quantile: float, easy_share: float) -> list[Grade]:
@@ -83,8 +92,9 @@ def hard_proportion(ordinal: int, *, start: float, end: float, rounds: int) -> f
 def mixture(pool: Sequence[Anomaly], proportion: float, rng: np.random.Generator) -> tuple[list[Anomaly], float]:
     """The hard and easy anomalies to train on, at most `proportion` of them hard, and the proportion really reached.
 
-    Hard ones beyond that are left out at random, those between always. Where hard ones are scarcer they stay so:
-    nothing is repeated or filled up, and no easy one is left out for their sake. Raises Collapse where none is left."""
+    Hard ones beyond that are left out at random, those between and hopeless ones always. Where hard ones are scarcer
+    they stay so: nothing is repeated or filled up, and no easy one is left out for their sake. Raises Collapse where
+    none is left."""
     hard = [i for i, a in enumerate(pool) if a.grade == "hard"]
     easy = [i for i, a in enumerate(pool) if a.grade == "easy"]
     if easy and proportion < 1:
@@ -104,18 +114,23 @@ def rated(
 ) -> list[Anomaly]:
     """The records of round `name`'s anomalies, picture i of description i, with the verdicts of the detectors of the
     round before and of round zero."""
-    scores = zip(verdict.scores.tolist(), verdict_r0.scores.tolist(), strict=True)
+    effects = [None] * len(verdict.scores) if verdict.effects is None else verdict.effects.tolist()
+    found = zip(verdict.scores.tolist(), verdict_r0.scores.tolist(), verdict.grades, effects, strict=True)
     return [
-        Anomaly(f"{name}-{text.id}", name, i, text.text, score, score_r0, verdict.grades[i], sha256(images[i]))
-        for i, (text, (score, score_r0)) in enumerate(zip(descriptions, scores, strict=True))
+        Anomaly(f"{name}-{text.id}", name, i, text.text, score, score_r0, grade, sha256(images[i]), effect)
+        for i, (text, (score, score_r0, grade, effect)) in enumerate(zip(descriptions, found, strict=True))
     ]
 
 
 def check_contrast(pool: Sequence[Anomaly]) -> None:
-    """Raises Collapse for a pool in which all anomalies are hard: it holds nothing that is surely anomalous. A pool
-    without a hard one is common where the detector is good, and the lowest scores are still the nearest."""
-    if pool and all(a.grade == "hard" for a in pool):
+    """Raises Collapse for a pool in which all anomalies are hard or hopeless: it holds nothing that is surely
+    anomalous. A pool without a hard one is common where the detector is good, and the lowest scores are still the
+    nearest."""
+    counts = Counter(a.grade for a in pool)
+    if pool and counts["hard"] + counts["hopeless"] == len(pool):
+        hopeless = f", and {counts['hopeless']} hopeless" if counts["hopeless"] else ""
         raise Collapse(
-            f"assess: wanted hard and easy anomalies, got {len(pool)} hard ones of {len(pool)}: the detector takes all"
-            " of them for normal. Lower assess.quantile, or look at the pictures: they may show the normal class."
+            f"assess: wanted hard and easy anomalies, got {counts['hard']} hard ones of {len(pool)}{hopeless}: the"
+            " detector takes all of them for normal. Lower assess.quantile, or look at the pictures: they may show the"
+            " normal class."
         )

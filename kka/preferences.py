@@ -1,7 +1,7 @@
 """Preference pairs: which descriptions shall the language model prefer, by what the confusion evaluator said?
 
 A surrogate of the evaluator's scores ranks descriptions, rendered or not; those that it expects to score lowest are
-chosen, those that it expects to score highest, and what the guard refused, are rejected.
+chosen, those that it expects to score highest, what was hopeless, and what the guard refused, are rejected.
 """
 
 from collections import Counter
@@ -38,15 +38,19 @@ def preferences(
 ) -> list[Pair]:
     """Pairs from round `name`'s anomalies in the pool and from `candidates`, fresh descriptions that nobody rendered;
     what the guard refused of the round's `descriptions` and of the candidates is rejected. Without candidates the
-    anomalies are ranked by their own scores. The rest is as in `preference_pairs`."""
-    rendered = [a for a in pool if a.round == name]
-    wanted = [*(a.text for a in rendered), *texts(candidates, "kept")]
+    anomalies are ranked by their own scores. What was hopeless in any round is not ranked; the round's own is
+    rejected. The rest is as in `preference_pairs`."""
+    hopeless = {a.text: a.round for a in pool if a.grade == "hopeless"}
+    rendered = [a for a in pool if a.round == name and a.text not in hopeless]
+    fresh = [text for text in texts(candidates, "kept") if text not in hopeless]
+    wanted = [*(a.text for a in rendered), *fresh]
     scores = surrogate(pool, wanted, similarity) if candidates else np.array([a.score for a in rendered])
     attempts = [*descriptions, *candidates]
     return preference_pairs(
         wanted,
         scores,
         [*texts(attempts, "unreadable"), *texts(attempts, "normal")],
+        [text for text, of in hopeless.items() if of == name],
         chosen_share=chosen_share,
         rejected_share=rejected_share,
         refused_share=refused_share,
@@ -86,10 +90,12 @@ def surrogate(rated: Sequence[Anomaly], texts: Sequence[str], similarity: Simila
 def _within_rounds(rated: Sequence[Anomaly]) -> Scores:
     """Scores in deviations of their round's, for each round had an evaluator of its own. The upper half of a round
     counts as its median: how far beyond the boundary a picture lies says nothing about which are near it, and the noise
-    is largest there."""
-    scores, rounds = np.array([a.score for a in rated]), np.array([a.round for a in rated])
+    is largest there. Hopeless anomalies count as that too, the highest that there is, however low they score."""
+    hopeless, rounds = np.array([a.grade == "hopeless" for a in rated]), np.array([a.round for a in rated])
+    scores = np.where(hopeless, np.inf, [a.score for a in rated])
     for name in set(rounds):
-        capped = np.minimum(scores[rounds == name], np.median(scores[rounds == name]))
+        learnable = scores[(rounds == name) & ~hopeless]
+        capped = np.minimum(scores[rounds == name], np.median(learnable) if len(learnable) else 0.0)
         scores[rounds == name] = (capped - capped.mean()) / max(float(capped.std()), 1e-9)
     return scores
 
@@ -98,6 +104,7 @@ def preference_pairs(
     texts: Sequence[str],
     scores: Scores,
     refused: Sequence[str],
+    hopeless: Sequence[str] = (),
     *,
     chosen_share: float,
     rejected_share: float,
@@ -108,26 +115,32 @@ def preference_pairs(
 ) -> list[Pair]:
     """Preference pairs from descriptions and their scores, shape (n,).
 
-    Chosen: the `chosen_share` that scores lowest. Rejected: the `rejected_share` that scores highest, and for
-    `refused_share` of the pairs a text that the guard refused (unreadable, or saying the normal class), which holds the
-    model back from both ways of scoring low. A text is chosen or rejected, never both; texts of validation pairs stand
-    in no training pair; partners are alike in words, so that neither length nor manner is a cue, and what is left to
-    learn from is what makes the one harder than the other. Raises Collapse where there are too few."""
+    Chosen: the `chosen_share` that scores lowest. Rejected: the `rejected_share` that scores highest, beside it all
+    `hopeless` texts, and for `refused_share` of the pairs a text that the guard refused (unreadable, or saying the
+    normal class). The latter two hold the model back from scoring low in ways that teach a detector nothing. A text is
+    chosen or rejected, never both; texts of validation pairs stand in no training pair; partners are alike in words, so
+    that neither length nor manner is a cue, and what is left to learn from is what makes the one harder than the other.
+    Raises Collapse where there are too few."""
     ranked = list(dict.fromkeys(texts[i] for i in np.argsort(scores, kind="stable")))
     low, high = round(chosen_share * len(ranked)), round(rejected_share * len(ranked))
     if not low or not high or low + high > len(ranked):
         raise Collapse(
             f"align: preference pairs want chosen and rejected descriptions, got {len(ranked)} graded ones for shares"
-            f" {chosen_share} and {rejected_share}. Ask for more (describe.count) or lower the shares."
+            f" {chosen_share} and {rejected_share}{_beside(hopeless)}. Ask for more (describe.count) or lower the"
+            " shares."
         )
-    chosen, easy = ranked[:low], ranked[-high:]
-    kept = set(ranked)
+    chosen, easy = ranked[:low], [*ranked[-high:], *dict.fromkeys(hopeless)]
+    kept = {*ranked, *hopeless}
     bad = [t for t in dict.fromkeys(refused) if t and t not in kept]
     chosen_parts, easy_parts, bad_parts = (_split(side, validation_share, rng) for side in (chosen, easy, bad))
     n_validation = round(validation_share * count)
     train = _pair_up(chosen_parts[0], easy_parts[0], bad_parts[0], refused_share, count - n_validation, rng)
     validation = _pair_up(chosen_parts[1], easy_parts[1], bad_parts[1], refused_share, n_validation, rng)
     return [*(Pair(c, r, "train") for c, r in train), *(Pair(c, r, "validation") for c, r in validation)]
+
+
+def _beside(hopeless: Sequence[str]) -> str:
+    return f", and {len(hopeless)} hopeless ones" if hopeless else ""
 
 
 def _split(texts: Sequence[str], share: float, rng: np.random.Generator) -> tuple[list[str], list[str]]:

@@ -115,6 +115,8 @@ class Anomaly:
     """One generated image that may enter training: where it stands (`round`, `row`), and what the evaluator said.
 
     `score` is from the detector of the round before, which had never seen it; `score_r0` from the one of round zero.
+    `effect` is how far a detector that learnt from its siblings scores it above the picture that it was made from, in
+    standard deviations of that detector's scores of calibration normals; None where nobody has measured it.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Anomaly:
     score_r0: float
     grade: Grade
     sha256: str
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,10 +228,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
-    """Dataclass records as JSON lines, in their order."""
-    write_text(
-        path, "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records)
-    )
+    """Dataclass records as JSON lines, in their order; a field that is None is left out."""
+    lines = ({key: value for key, value in dataclasses.asdict(r).items() if value is not None} for r in records)
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
 
 
 def read_records(path: Path, kind: type[T]) -> list[T]:

@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "kka.mini",
         "kka.mini.*",
     ),
-    ("kka.scoring",),
+    ("kka.hopeless", "kka.scoring"),
     ("kka.export",),
     ("kka.project", "kka.project.*"),
     ("pipelines", "pipelines.layout"),

@@ -107,10 +107,22 @@ class Synthesize(Section):
 
 class Assess(Section):
     """Hard: at or below the `quantile` of the calibration normals' scores. Easy: the `easy_share` that scores highest
-    of the rest."""
+    of the rest. Hopeless: hard ones that a detector does not find which has learnt from their siblings. By `boundary`
+    they score at or below the `hopeless_quantile` of its calibration normals; by `source` at most `hopeless_effect`
+    standard deviations of its calibration scores above the picture that they were made from. Hopeless, too, are
+    anomalies whose pixels differ from their source by less than `least_effect` of its local standard deviation."""
 
     quantile: float = Field(0.95, ge=0, le=1)
     easy_share: float = Field(1.0, ge=0, le=1)
+    hopeless_by: Literal["boundary", "source"] = "boundary"
+    hopeless_quantile: float = Field(0.0, ge=0, le=1)
+    hopeless_effect: float = Field(0.0, allow_inf_nan=False)
+    least_effect: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+    @property
+    def asks_siblings(self) -> bool:
+        """Whether detectors are fitted that tell which hard anomalies are hopeless."""
+        return self.hopeless_by == "source" or self.hopeless_quantile > 0
 
 
 class Schedule(Section):

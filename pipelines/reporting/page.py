@@ -120,8 +120,8 @@ def _round(run: Run, row: tables.Figures, scores: Scores, strips: Sequence[Strip
     if strips:
         about = (
             f"{describe['kept']} of {describe['attempts']} descriptions were kept and drawn. The detector of the round"
-            f" before took {assess['hard']} of the pictures for normal: they are hard. The new detector was trained on"
-            f" {detect['images']} generated ones.{tables.drawing(row)}"
+            f" before took {assess['hard']} of the pictures for normal{_hopeless(assess)} The new detector was trained"
+            f" on {detect['images']} generated ones.{tables.drawing(row)}"
         )
     return {
         "name": name,
@@ -131,6 +131,14 @@ def _round(run: Run, row: tables.Figures, scores: Scores, strips: Sequence[Strip
         "refused": refused(run.layout.round(name)) if strips else {},
         "histogram": Markup(_histogram(row, scores)),
     }
+
+
+def _hopeless(assess: Mapping[str, Any]) -> str:
+    """What the pictures that were taken for normal are, and how many were hopeless where somebody asked."""
+    if "hopeless" not in assess:
+        return ": they are hard."
+    unseen = f", {assess['without_effect']} of them without effect" if "without_effect" in assess else ""
+    return f" that can be found: they are hard. {assess['hopeless']} were hopeless{unseen}."
 
 
 def _histogram(row: tables.Figures, scores: Scores) -> str:

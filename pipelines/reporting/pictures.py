@@ -1,5 +1,5 @@
-"""What the report shows of a round: strips of hard, easy and rejected anomalies and of controls, with captions,
-scores and heat maps."""
+"""What the report shows of a round: strips of hard, easy, hopeless and rejected anomalies and of controls, with
+captions, scores and heat maps."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,8 +38,8 @@ class Strip(NamedTuple):
 
 
 def strips(layout: Layout, name: str, pool: Sequence[Anomaly], detector: Detector) -> list[Strip]:
-    """The strips of round `name`: hard anomalies from the lowest score on, easy ones from the highest, those rejected
-    most often in the preference pairs, and controls."""
+    """The strips of round `name`: hard anomalies from the lowest score on, easy ones from the highest, hopeless ones
+    from the lowest, those rejected most often in the preference pairs, and controls."""
     files = layout.round(name)
     parts = {title: part[:WIDE] for title, part in _parts(files, pool).items() if part}
     everything = [a for part in parts.values() for a in part]
@@ -64,8 +64,13 @@ def _strip(title: str, part: Sequence[Anomaly], images: Images, changes: Changes
 def _parts(files: RoundFiles, pool: Sequence[Anomaly]) -> dict[str, list[Anomaly]]:
     ranked = sorted((a for a in pool if a.round == files.name), key=lambda a: (a.score, a.id))
     hard, easy = [a for a in ranked if a.grade == "hard"], [a for a in ranked[::-1] if a.grade == "easy"]
-    first = {f"hard ({len(hard)})": hard} if hard else {"none is hard; the lowest scores": ranked}
-    return {**first, f"easy ({len(easy)})": easy, "rejected in alignment": _rejected(files, ranked)}
+    hopeless, others = [a for a in ranked if a.grade == "hopeless"], [a for a in ranked if a.grade != "hopeless"]
+    return {
+        **({f"hard ({len(hard)})": hard} if hard else {"none is hard; the lowest scores": others}),
+        f"easy ({len(easy)})": easy,
+        f"hopeless ({len(hopeless)})": hopeless,
+        "rejected in alignment": _rejected(files, ranked),
+    }
 
 
 def _rejected(files: RoundFiles, ranked: Sequence[Anomaly]) -> list[Anomaly]:

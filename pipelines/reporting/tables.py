@@ -35,6 +35,8 @@ LEGEND = {
     "refused": "normal look-alikes + unreadable ones + duplicates",
     "hard now, hard r0": "the share of new anomalies that the detector of the round before, or of round zero, takes for"
     " normal",
+    "hopeless": "the share of new anomalies that a detector does not find either which has learnt from the others, or"
+    " that changed nothing to be seen (where assess asks for it)",
     "gap": "AUROC of telling generated normals from real ones, 0.5 is best",
     "distance": "of the descriptions from the normal class",
 }
@@ -43,11 +45,11 @@ UNKNOWN = "The data set holds no real anomalies, so nobody can tell how many the
 
 def rounds_table(rows: Sequence[Figures], level: float) -> list[dict[str, str]]:
     """The comparison of rounds: cells by column, a row a round. What a round does not have is a dash."""
-    group = hardest_group(rows[0])
-    return [_cells(row, group, f"AUROC ({level:.0%})") for row in rows]
+    group, asked = hardest_group(rows[0]), any("hopeless_rate" in row["assess"] for row in rows)
+    return [_cells(row, group, f"AUROC ({level:.0%})", asked) for row in rows]
 
 
-def _cells(figures: Figures, group: str | None, auroc: str) -> dict[str, str]:
+def _cells(figures: Figures, group: str | None, auroc: str, asked: bool) -> dict[str, str]:
     describe, assess, detect, evaluate = (figures[s] for s in ("describe", "assess", "detect", "evaluate"))
     return {
         "round": figures["round"],
@@ -60,6 +62,7 @@ def _cells(figures: Figures, group: str | None, auroc: str) -> dict[str, str]:
         "refused": _fill("{normal}+{unreadable}+{duplicate}", describe),
         "hard now": _fill("{hard_rate:.2f}", assess),
         "hard r0": _fill("{hard_rate_r0:.2f}", assess),
+        **({"hopeless": _fill("{hopeless_rate:.2f}", assess)} if asked else {}),
         "gap": _fill("{controls_auroc:.3f}", evaluate),
         "distance": _fill("{mean_distance:.2f}", evaluate),
     }

@@ -33,6 +33,7 @@ HEADLINE = {
     "evaluate/controls_auroc": "gap",
     "assess/hard_rate": "hard_rate",
     "assess/hard_rate_r0": "hard_rate_r0",
+    "assess/hopeless_rate": "hopeless_rate",
     "describe/readable": "readable",
     "describe/distinct": "distinct",
     "derived/refused": "refused",

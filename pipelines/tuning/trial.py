@@ -31,7 +31,14 @@ from pipelines.layout import Layout
 from pipelines.loop import step
 from pipelines.stage import COLLAPSED, Run, make_run, sentences
 
-_FIGURES = ("readable", "distinct", "attempts", "kept", "hard_rate_r0")  # of a round, beside its objective
+_FIGURES = (
+    "readable",
+    "distinct",
+    "attempts",
+    "kept",
+    "hard_rate_r0",
+    "hopeless_rate",
+)  # of a round, beside its objective
 
 
 @dataclass(frozen=True)

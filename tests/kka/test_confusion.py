@@ -84,8 +84,9 @@ class TestMixture:
         with pytest.raises(Collapse, match=f"wanted hard and easy anomalies to train on, got none of {len(pool)}"):
             mixture(pool, 0.5, np.random.default_rng(0))
 
-    def test_those_between_are_left_out(self):
-        pool = [anomaly(i, float(i), grade) for i, grade in enumerate(("hard", "between", "easy", "between"))]
+    def test_those_between_and_hopeless_ones_are_left_out(self):
+        grades = ("hard", "between", "easy", "between", "hopeless")
+        pool = [anomaly(i, float(i), grade) for i, grade in enumerate(grades)]
         chosen, reached = mixture(pool, 0.5, np.random.default_rng(0))
         assert [a.grade for a in chosen] == ["hard", "easy"] and reached == 0.5
 
@@ -144,6 +145,13 @@ class TestJudge:
             Anomaly("r2-00007", "r2", 1, "torn", 9.0, 0.25, "easy", sha256(images[1])),
         ]
 
+    def test_a_record_holds_the_effect_where_it_was_measured(self):
+        texts = [Description(str(i), "bent", "kept", 0.5, -1.0) for i in range(2)]
+        zero, effects = Verdict(np.zeros(2), ["easy", "easy"]), np.array([0.5, -2.0])
+        now = Verdict(np.zeros(2), ["hard", "hopeless"], effects=effects)
+        assert [a.effect for a in rated("r1", texts, pictures(3, 9), now, zero)] == [0.5, -2.0]
+        assert [a.effect for a in rated("r1", texts, pictures(3, 9), zero, zero)] == [None, None]
+
     def test_a_description_without_its_score_is_no_record(self):
         texts = [Description("0", "bent", "kept", 0.5, -1.0)]
         one, two = Verdict(np.zeros(1), ["hard"]), Verdict(np.zeros(2), ["hard", "hard"])
@@ -158,3 +166,8 @@ class TestJudge:
         ):
             check_contrast([anomaly(0, 1.0), anomaly(1, 2.0)])
         check_contrast([anomaly(0, 1.0), anomaly(1, 2.0, "between")])
+
+    def test_hopeless_ones_are_no_contrast_to_hard_ones(self):
+        with pytest.raises(Collapse, match="got 1 hard ones of 3, and 2 hopeless: the detector takes all of them"):
+            check_contrast([anomaly(0, 1.0), anomaly(1, 2.0, "hopeless"), anomaly(2, 2.0, "hopeless")])
+        check_contrast([anomaly(0, 1.0, "hopeless"), anomaly(1, 2.0, "easy")])

@@ -91,6 +91,23 @@ class TestSurrogate:
             surrogate(rated, ["red", "blue"], nothing_alike)
         )
 
+    def test_what_is_hopeless_counts_as_the_highest_of_its_round_however_low_it_scores(self):
+        # Of those that are not hopeless the median is 2, which is the cap: red counts 1, blue 2, and green, the lowest
+        # of all, 2 like blue.
+        pairs = [("red", 1.0, "hard"), ("blue", 3.0, "easy"), ("green", -50.0, "hopeless")] * 20
+        rated = [anomaly(i, score, grade, text=t) for i, (t, score, grade) in enumerate(pairs)]
+        red, blue, green = surrogate(rated, ["red", "blue", "green"], nothing_alike)
+        assert blue == pytest.approx(green) and red < blue - 2
+        mended = [replace(a, score=3.0, grade="easy") if a.text == "green" else a for a in rated]
+        level = surrogate(mended, ["red", "blue", "green"], nothing_alike)
+        assert level[1] == pytest.approx(level[2]) and level[0] < level[1]
+
+    def test_a_round_that_is_hopeless_as_a_whole_teaches_nothing_and_harms_nothing(self):
+        rated = [anomaly(i, s, text=t) for i, (t, s) in enumerate([("red", 1.0), ("blue", 2.0)] * 20)]
+        lost = [replace(a, round="r2", grade="hopeless", score=-9.0) for a in rated]
+        red, blue = surrogate([*rated, *lost], ["red", "blue"], nothing_alike)
+        assert red < blue and np.isfinite([red, blue]).all()
+
     def test_what_nears_a_text_to_normal_captions_is_learnt_from_the_scores_and_holds_for_words_never_rated(self):
         likeness = {f"w{i}": i / 40 for i in range(40)}
         rated = [anomaly(i, -10 * likeness[t], text=t) for i, t in enumerate(likeness)]
@@ -150,6 +167,19 @@ class TestPairs:
     def test_a_text_that_stands_twice_counts_once(self):
         pairs = self.pairs(texts=["twice", "twice", *(f"text number {i}" for i in range(18))], validation_share=0.0)
         assert {p.chosen for p in pairs} == {"twice", "text number 0", "text number 1", "text number 2"}
+
+    def test_hopeless_texts_are_rejected_beside_those_that_score_highest(self):
+        # no two texts have a word in common, so all partners are equally good
+        texts, lost = [f"w{i}" for i in range(20)], [f"lost{i}" for i in range(30)]  # more than there are others
+        pairs = self.pairs(texts=texts, refused=[lost[0]], hopeless=lost, count=1000, validation_share=0.0)
+        assert {p.chosen for p in pairs} == {"w0", "w1", "w2", "w3"}
+        assert {p.rejected for p in pairs} == {*texts[10:], *lost}
+        # as often as the others, one of 40, though the guard refused it as well
+        assert np.mean([p.rejected == lost[0] for p in pairs]) < 0.06
+
+    def test_too_few_beside_hopeless_ones_are_counted_apart(self):
+        with pytest.raises(Collapse, match=r"got 2 graded ones for shares 0.2 and 0.5, and 3 hopeless ones\. Ask"):
+            self.pairs(n=2, hopeless=["a", "b", "c"])
 
     def test_training_and_validation_share_no_text(self):
         pairs = self.pairs(n=60)
@@ -229,3 +259,15 @@ class TestPreferences:
         made = self.pairs(pool, self.attempts(("normal one", "normal")), refused, refused_share=0.5, count=40)
         assert {"garbled", "normal one"} <= {p.rejected for p in made}
         assert "text 0" not in {p.rejected for p in made}
+
+    @pytest.mark.parametrize("candidates", [False, True])
+    def test_a_hopeless_one_is_never_chosen_however_low_it_scores_and_rejected(self, candidates):
+        pool = [replace(anomaly(i, i, text=f"w{i}"), round="r2") for i in range(4)]
+        pool += [replace(anomaly(9 + i, -9.0, "hopeless", text=f"lost{i}"), round="r2") for i in range(6)]
+        pool += [anomaly(20, -9.0, "hopeless", text="before")]
+        # two of the candidates are known to be hopeless
+        fresh = self.attempts(("new", "kept"), ("lost0", "kept"), ("before", "kept")) if candidates else ()
+        made = self.pairs(pool, fresh, count=200)
+        assert {p.chosen for p in made} <= {"new", *(f"w{i}" for i in range(4))}
+        assert {f"lost{i}" for i in range(6)} < {p.rejected for p in made}
+        assert not any("before" in (p.chosen, p.rejected) for p in made)

@@ -37,6 +37,15 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
         assert read_records(path, kind) == records
 
 
+def test_what_was_not_measured_is_not_written(tmp_path: Path) -> None:
+    bare = Anomaly("r1-00000", "r1", 0, "a", 0.5, 0.5, "hard", "ab")
+    measured = Anomaly("r1-00001", "r1", 1, "b", 0.5, 0.5, "hopeless", "cd", 0.0)
+    write_records(path := tmp_path / "records.jsonl", [bare, measured])
+    first, second = path.read_text().splitlines()
+    assert "effect" not in first and second.endswith(', "effect": 0.0}')
+    assert read_records(path, Anomaly) == [bare, measured]
+
+
 def test_writing_leaves_no_part_file_and_nothing_half_written(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     write_json(path, {"a": 1})

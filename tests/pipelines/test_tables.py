@@ -79,6 +79,12 @@ def test_every_cell_says_what_it_was_given_and_a_dash_where_there_is_nothing() -
     assert (one["AUROC near"], one["hard now"], one["hard r0"], one["readable"]) == ("0.875", "0.12", "0.50", "98%")
 
 
+def test_hopeless_ones_have_a_column_where_somebody_asked_for_them() -> None:
+    assert "hopeless" not in rounds_table(ROWS, 0.95)[1]
+    asked = [ROWS[0], ROWS[1] | {"assess": ROWS[1]["assess"] | {"hopeless": 3, "hopeless_rate": 0.25}}]
+    assert [cells["hopeless"] for cells in rounds_table(asked, 0.95)] == ["-", "0.25"]
+
+
 def test_a_group_that_is_called_like_a_column_keeps_its_own() -> None:
     test = ROWS[0]["evaluate"] | {"groups": {"gap": 0.25}, "hardest_group": "gap", "controls_auroc": 0.625}
     (found,) = rounds_table([ROWS[0] | {"evaluate": test}], 0.95)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +26,10 @@ from kka.images import read_split
 from kka.metrics import auroc
 from kka.project.config import Config, with_values
 from kka.project.presets import edited
-from kka.records import Anomaly, read_records, sha256
+from kka.records import Anomaly, Changes, read_records, sha256
 from kka.synthesizers.bank import Synthesizer
-from pipelines import tune
+from kka.training import fit_over_seeds
+from pipelines import detect, tune
 from pipelines.stage import make_run
 from pipelines.tuning.confirm import (
     DEFAULTS,
@@ -620,6 +621,50 @@ def test_a_real_trial_is_judged_by_a_panel_and_takes_what_an_earlier_one_has_mad
     wanted = read_split(tmp_path / "base" / "data" / "splits" / "validation")
     scores = detectors.load(tmp_path / "one" / "data" / "r1" / "detector").score(wanted.images)
     assert by_labels.judge(run).auroc == pytest.approx(auroc(scores, wanted.labels))
+
+
+class Retouching:
+    """Draws a square on a flat picture, and says so."""
+
+    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> synthesizers.Drawn:
+        sources = np.stack([np.full((32, 32, 3), seed % 200, np.uint8) for seed in seeds])
+        masks = np.zeros((len(texts), 32, 32), bool)
+        masks[:, 8:16, 8:16] = True
+        pictures = np.where(masks[..., None], sources + 50, sources).astype(np.uint8)
+        return synthesizers.Drawn(pictures, Changes(sources, masks), tuple({"text": text} for text in texts))
+
+    def __repr__(self) -> str:
+        return "Retouching()"
+
+
+def test_trials_and_the_panel_work_with_pictures_that_were_made_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a synthesizer says of its pictures reaches the detectors, also from what an earlier trial has made."""
+    monkeypatch.setattr(synthesizers, "create", lambda name, options, **data: Retouching())
+    given: list[Changes | None] = []
+
+    def fit(*arguments: Any, changes: Changes | None = None, **options: Any) -> Any:
+        given.append(changes)
+        assert changes is not None and arguments[4].shape == changes.sources.shape
+        inside = changes.masks[..., None]
+        assert np.array_equal(arguments[4], np.where(inside, changes.sources + 50, changes.sources))
+        return fit_over_seeds(*arguments, changes=changes, **options)
+
+    monkeypatch.setattr(detect, "fit_over_seeds", fit)
+    asked = config(
+        rounds={"r1": {"prev": "r0"}}, last="r1", synthesize__match_spectrum=False, assess__hopeless_quantile=0.01
+    )
+    trials = Trials(asked, tmp_path)
+    trials.prepare()
+    for name, changes in (("one", {}), ("other", {"detect.hard_proportion.end": 0.9})):
+        (found,) = [trials.judge(run) for run in trials.rounds(with_values(trials.config, changes), tmp_path / name)]
+        assert 0 < found.auroc <= 1 and 0 <= found.figures["hopeless_rate"] <= 1
+        pool = read_records(tmp_path / name / "data" / "r1" / "pool.jsonl", Anomaly)
+        assert all(a.effect is not None for a in pool)
+    assert len(given) == 3  # the panel's, and one for each trial
+    made = [path.name.split("-")[0] for path in (tmp_path / "store").iterdir() if path.is_dir()]
+    assert made.count("synthesize") == 2 and made.count("detect") == 3  # the second trial took the first one's pictures
 
 
 @pytest.mark.slow
