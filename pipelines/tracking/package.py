@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from kka import metrics
+from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.project.config import Config
 from kka.records import write_json
@@ -120,7 +121,8 @@ def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, 
 
 def _requirements(detector: Path) -> list[str]:
     """What `kka` needs to score, in the versions of now."""
-    needed = (*NEEDED, "transformers") if "backbone" in _options(detector) else NEEDED
+    backbone = _options(detector).get("backbone")
+    needed = (*NEEDED, *((PACKAGED.get(backbone, "transformers"),) if backbone else ()))
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 
