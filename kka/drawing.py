@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kka.errors import KkaError
-from kka.records import Images, whole_file
+from kka.records import Images, Masks, whole_file
 
+_OUTLINE = (255, 0, 255)  # a colour that neither a heat map nor many a part has
 _GAP, _LINE, _TITLE = 10, 13, 22  # pixels of a contact sheet: between its parts, a line of a note, a title
 
 
@@ -21,6 +22,14 @@ def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
     colours = (1.5 - np.abs(x)).clip(0, 1) * 255  # the common "jet"
     grey = images.mean(3, keepdims=True)
     return np.asarray((0.5 * grey + 0.5 * colours).round().astype(np.uint8))
+
+
+def outlined(images: Images, masks: Masks) -> Images:
+    """Pictures uint8 (n, h, w, 3) with a line around what masks (n, h, w) mark, which itself stays as it is."""
+    from scipy.ndimage import binary_dilation
+
+    around = binary_dilation(masks, np.ones((1, 3, 3), bool)) & ~masks
+    return np.where(around[..., None], np.array(_OUTLINE, np.uint8), images)
 
 
 def contact_sheet(

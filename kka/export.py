@@ -1,4 +1,4 @@
-"""A fitted detector as one ONNX file: pictures of any size in, scores out.
+"""A fitted detector as one ONNX file: pictures of any size in, scores out, and maps where the detector has them.
 
 What kka.images.prepare does, Pillow's resize to the last bit included, is a part of the graph, so that whoever has the
 file needs neither this project nor Pillow. Every file is compared with the detector before it is written."""
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -23,22 +24,24 @@ from kka.images import prepare
 from kka.records import Images, write_bytes
 from kka.scoring import Scorer
 
-TOLERANCE = 1e-4  # a score may differ by this, and by this share of itself
+Floats = NDArray[Any]
+TOLERANCE = 1e-4  # a score, or a pixel of a map, may differ by this, and by this share of itself
 _CHECKED = 32  # pictures that are compared at each size
 _BITS = 22  # Pillow's weights are fixed-point numbers with so many binary places
 _TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13  # since then much taller pictures are resized vertically first
 
 
 class Prepared(nn.Module):
-    """`scorer` behind the preparation: uint8 pictures (n, h, w, 3) -> scores (n,)."""
+    """`scorer` behind the preparation: uint8 pictures (n, h, w, 3) -> what it makes of them, scores (n,) or those and
+    maps (n, side, side)."""
 
     def __init__(self, scorer: nn.Module, side: int, squeeze: bool) -> None:
         super().__init__()
         self.scorer, self.side, self.squeeze = scorer, side, squeeze
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        scores: Tensor = self.scorer(self.resized(pictures).float() / 255)
-        return scores
+    def forward(self, pictures: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        made: Tensor | tuple[Tensor, Tensor] = self.scorer(self.resized(pictures).float() / 255)
+        return made
 
     def resized(self, pictures: Tensor) -> Tensor:
         """Whole numbers from 0 to 255 as float64 (n, 3, side, side): exact sums, which Pillow's integers are too."""
@@ -73,9 +76,9 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 def write(scorer: Scorer, calibration: Images, out: Path) -> float:
-    """Writes the ONNX file whole or not at all; returns by how much a score differs at most. `calibration` are the
-    pictures (n, side, side, 3) it is tried on. Raises KkaError where the detector cannot be exported or the file scores
-    otherwise."""
+    """Writes the ONNX file whole or not at all; returns by how much a score, or a pixel of a map, differs at most.
+    `calibration` are the pictures (n, side, side, 3) it is tried on. Raises KkaError where the detector cannot be
+    exported, or the file would say otherwise than it."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise KkaError(
@@ -89,7 +92,8 @@ def write(scorer: Scorer, calibration: Images, out: Path) -> float:
 
 def facts(scorer: Scorer) -> dict[str, str]:
     """What the file says of itself: enough to tell an alarm from a score. A picture whose score lies above `threshold`
-    has a p-value of at most 0.05; with fewer than 19 calibration normals there is none."""
+    has a p-value of at most 0.05; with fewer than 19 calibration normals there is none. Regions are where a map lies
+    above `pixel_threshold`."""
     from kka import __version__
 
     scores, n = scorer.calibration, len(scorer.calibration)
@@ -102,12 +106,19 @@ def facts(scorer: Scorer) -> dict[str, str]:
         "kka": __version__,
         "pillow": PIL.__version__,
     }
-    return properties | ({"threshold": repr(float(scores[n - above]))} if above else {})
+    properties |= {"threshold": repr(float(scores[n - above]))} if above else {}
+    has_maps = hasattr(scorer.detector, "mapper") and scorer.pixel_threshold is not None
+    return properties | ({"pixel_threshold": repr(scorer.pixel_threshold)} if has_maps else {})
+
+
+def outputs(scorer: Scorer) -> list[str]:
+    """The names of what the file gives: `maps` of a detector that has a module for them."""
+    return ["scores", *(["maps"] if hasattr(scorer.detector, "mapper") else [])]
 
 
 def _converted(scorer: Scorer, calibration: Images) -> bytes:
     """The bytes of the ONNX file."""
-    make = getattr(scorer.detector, "scorer", None)
+    make = getattr(scorer.detector, "mapper", getattr(scorer.detector, "scorer", None))
     if make is None:
         raise KkaError(
             f"export: the detector '{scorer.name}' has no scorer(), the module that is exported. Give it one, or use"
@@ -125,7 +136,7 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
                 graph, (example,), dynamic_shapes=({0: n, 1: height, 2: width},), strict=False
             )
             made: Any = torch.onnx.export(
-                program, dynamo=True, input_names=["pictures"], output_names=["scores"], verbose=False
+                program, dynamo=True, input_names=["pictures"], output_names=outputs(scorer), verbose=False
             )
             made.model.metadata_props.update(facts(scorer))
             content: bytes = made.model_proto.SerializeToString()
@@ -139,23 +150,32 @@ def _converted(scorer: Scorer, calibration: Images) -> bytes:
 
 
 def _compared(scorer: Scorer, content: bytes, pictures: Images) -> float:
-    """The largest difference between the file's scores and the detector's. Raises KkaError where one is too large."""
+    """The largest difference between what the file makes of pictures and what the detector does. Raises KkaError where
+    one is too large."""
     import onnxruntime
 
-    session, worst = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), 0.0
+    session, names = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), outputs(scorer)
+    worst = 0.0
     for height, width in sizes(scorer.image_size):
         given = np.stack([np.asarray(Image.fromarray(p).resize((width, height))) for p in pictures])
-        wanted = scorer.detector.score(prepare(list(given), scorer.image_size, squeeze=scorer.squeeze))
-        (got,) = session.run(["scores"], {"pictures": given})
-        apart = np.abs(got - wanted)
-        if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
-            raise KkaError(
-                f"export: the ONNX file's scores differ from the detector's by up to {apart.max():.2g} on pictures of"
-                f" {width}x{height} pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is"
-                " written. Use `kka predict`."
-            )
-        worst = max(worst, float(apart.max()))
+        found = session.run(names, {"pictures": given})
+        examined = scorer.examine(prepare(list(given), scorer.image_size, squeeze=scorer.squeeze))
+        wanted = [exact for exact in examined if exact is not None]
+        for name, got, exact in zip(names, found, wanted, strict=False):  # not every detector's maps are exported
+            worst = max(worst, _apart(name, f"{width}x{height}", got, exact))
     return worst
+
+
+def _apart(name: str, size: str, got: Floats, wanted: Floats) -> float:
+    """The largest difference. Raises KkaError where one is too large."""
+    apart = np.abs(got - wanted)
+    if not (apart <= TOLERANCE * (1 + np.abs(wanted))).all():
+        raise KkaError(
+            f"export: the ONNX file's {name} differ from the detector's by up to {apart.max():.2g} on pictures of"
+            f" {size} pixels; {TOLERANCE:g} and {TOLERANCE:g} of the score may be. Nothing is written. Use"
+            " `kka predict`."
+        )
+    return float(apart.max())
 
 
 def sizes(side: int) -> list[tuple[int, int]]:

@@ -36,6 +36,9 @@ class Detector(Protocol):
         Several threads may ask at once."""
         ...
 
+    # A detector that tells where a picture is anomalous has besides: `score_map(images)`, maps (n, h, w) in the unit of
+    # the score; and if both at once cost less, `score_with_map(images)`, the scores and the maps.
+
     def save(self, folder: Path) -> None:
         """Writes safetensors and json to the folder, whole or not at all."""
         ...
@@ -64,6 +67,15 @@ def create(name: str, seed: int, **options: Any) -> Detector:
     registry.check_options(f"the detector '{name}'", options, make, without=("seed",))
     made: Detector = make(seed=seed, **options)
     return made
+
+
+def score_with_map(detector: Detector, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """The scores (n,) of pictures, and their maps (n, h, w) where the detector has them, else None."""
+    if both := getattr(detector, "score_with_map", None):
+        scores, maps = both(images)
+        return scores, maps
+    score_map = getattr(detector, "score_map", None)
+    return detector.score(images), None if score_map is None else score_map(images)
 
 
 def load(folder: Path, **options: Any) -> Detector:

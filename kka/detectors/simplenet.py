@@ -45,9 +45,9 @@ class Discriminator(PatchHead):
         scores: Tensor = self.body(self.adapted(features.permute(0, 2, 3, 1).flatten(0, 2)))
         return scores.view(b, h, w)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def pooled(self, features: Tensor, patches: Tensor) -> Tensor:
         whole = self.body(self.adapted(features.mean((2, 3))))
-        return self.top(torch.cat([self.patches(features).flatten(1), whole], 1))
+        return self.top(torch.cat([patches.flatten(1), whole], 1))
 
 
 @dataclass

@@ -17,12 +17,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kka.errors import BrokenFile, KkaError
 from kka.images import parquet
+from kka.images.crops import crop
 from kka.records import Changes, Images, Masks, Split, read_records, whole_file, write_records
 
 SHARD = 256
 DETAIL = 4  # of a large jpg so many pixels are decoded for each one that is wanted
 _ANNOTATIONS = "rows.jsonl"
 CHANGES = ("sources", "masks")  # folders beside the pictures
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 _HEADERS_ONLY = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but leaves to others
 
 
@@ -36,14 +38,15 @@ class UnreadablePicture(KkaError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture, upright, as `rgb`; and of the encoded one its size in pixels, and Pillow's names for its mode
-    and format."""
+    """A decoded picture, upright, as `rgb`; and of the encoded one its size in pixels, Pillow's names for its mode
+    and format, and its width and height when it stands `upright`."""
 
     rgb: Image.Image
     width: int
     height: int
     mode: str
     format: str
+    upright: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,11 @@ def open_picture(source: Path | bytes, name: str = "", *, side: int | None = Non
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             width, height, mode, kind = image.width, image.height, image.mode, str(image.format)
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
             if side is not None:
                 image.draft(None, (side, side))
-            return Picture(rgb(ImageOps.exif_transpose(image)), width, height, mode, kind)
+            upright = (height, width) if turned else (width, height)
+            return Picture(rgb(ImageOps.exif_transpose(image)), width, height, mode, kind, upright)
     except Exception as error:  # Pillow's decoders fail in many ways, and each means the same to the user
         raise UnreadablePicture(name or _name(source), _reason(error)) from None
 
@@ -284,6 +289,5 @@ def rgb(image: Image.Image) -> Image.Image:
 def _square(
     image: Image.Image, size: int, squeeze: bool, how: Image.Resampling = Image.Resampling.BICUBIC
 ) -> Image.Image:
-    width, height = image.size if squeeze else (min(image.size),) * 2
-    left, top = (image.width - width) // 2, (image.height - height) // 2
+    left, top, width, height = crop(*image.size, squeeze=squeeze)
     return image.resize((size, size), how, box=(left, top, left + width, top + height))

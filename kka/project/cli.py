@@ -1,6 +1,5 @@
 """The command `kka`: what a project needs beside `dvc repro`. What a command needs is imported when it runs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,11 +99,13 @@ def check(
 def _splits(config: "Config") -> "Splits":
     """What the stage `prepare` would write."""
     from kka import datasets
+    from kka.datasets.shared.feedback import joined
     from kka.project.config import BASELINE
     from kka.records import seed_of
 
     section, seed = config.prepare, seed_of(config.seed, "prepare", BASELINE)
-    return datasets.load(section.dataset, seed, section.image_size, **section.options)
+    splits = datasets.load(section.dataset, seed, section.image_size, **section.options)
+    return joined(splits, Path(section.feedback), squeeze=section.squeeze)
 
 
 @app.command()
@@ -138,60 +139,38 @@ def predict(
         float, typer.Option(min=0.0, max=1.0, help="The share of normal pictures that may give a false alarm.")
     ] = 0.05,
     maps: Annotated[
-        Path | None, typer.Option(help="A folder for heat maps of alarms, where the detector has them.")
+        Path | None, typer.Option(help="A folder for alarms with heat maps and outlines, where the detector has them.")
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(help="A table of where pictures are anomalous: file, x, y, width, height, area, score; or .json."),
     ] = None,
 ) -> None:
     """Score pictures with the detector of a round. What cannot be read is named at the end, and left out."""
-    import csv
-    import io
-
-    from PIL import Image
-    from tqdm import tqdm
-
-    from kka.records import write_text
+    from kka.project.predict import Outs
+    from kka.project.predict import predict as scored
     from kka.scoring import pictures
 
-    _check_file("predict", out)
-    files, alarms = pictures(places), 0
-    unreadable: list[str] = []
-    table = io.StringIO()
-    scorer = _scorer("predict", name)
-    if maps is not None and not hasattr(scorer.detector, "score_map"):
-        raise KkaError(f"predict: the detector '{scorer.name}' has no heat maps. Leave --maps out.")
-    with tqdm(total=len(files), unit="picture", disable=None) as bar:
-        rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(["file", "score", "p_value", "alarm"])
-        for scored in scorer.score(files, unreadable):
-            alarm = scored.p_value <= fpr
-            rows.writerow([scored.path, f"{scored.score:.6g}", f"{scored.p_value:.4f}", int(alarm)])
-            heat = scorer.maps(scored.image[None]) if alarm and maps is not None else None
-            if maps is not None and heat is not None:
-                maps.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(heat[0]).save(maps / f"{alarms:05d}-{scored.path.stem}.png")
-            alarms += alarm
-            bar.update()
-    if len(unreadable) == len(files):
-        raise KkaError(f"predict: none of {len(files)} files can be read as a picture: {unreadable[0]}.")
-    write_text(out, table.getvalue())
-    for doubt in _doubts(fpr, alarms, len(files) - len(unreadable), len(scorer.calibration)):
-        typer.echo(doubt, err=True)
-    for line in unreadable:
-        typer.echo(f"cannot be read: {line}", err=True)
-    typer.echo(
-        f"wrote {out}: {len(files) - len(unreadable)} pictures, {alarms} alarms; {len(unreadable)} could not be read"
-    )
+    outs = Outs(out, maps, regions)
+    outs.check()
+    files = pictures(places)
+    written, said = scored(_scorer("predict", name), files, outs, fpr)
+    for line in said:
+        typer.echo(line, err=True)
+    typer.echo(written)
 
 
-def _doubts(fpr: float, alarms: int, pictures: int, normals: int) -> Iterator[str]:
-    """What speaks against taking the alarms as they are."""
-    least = 1 / (normals + 1)
-    if fpr < least:
-        yield f"no p-value is below {least:.4f} with {normals} calibration normals, so --fpr {fpr} gives no alarm"
-    if alarms > 20 and alarms > pictures / 2 and fpr < 0.5:
-        yield (
-            f"{alarms} of {pictures} pictures are alarms: perhaps they are not of the same world as the normal"
-            " pictures of the training. Look whether camera, crop and size are the same"
-        )
+@app.command()
+def feedback(
+    table: Annotated[Path, typer.Argument(help="A table of `kka predict`, with a column that an inspector filled in.")],
+    column: Annotated[str, typer.Option(help="The column: ok, defect, or empty where nobody looked.")] = "verdict",
+) -> None:
+    """Add pictures that were looked at to the data set: those that are ok to train and calibration, defects to
+    validation. The next `dvc repro` uses them."""
+    from kka.project.config import read_config
+    from kka.project.feedback import add
+
+    typer.echo(add(table, column, Path(read_config(Path("params.yaml")).prepare.feedback)))
 
 
 @app.command()
@@ -203,24 +182,20 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("detector.onnx"),
 ) -> None:
     """Write the detector of a round as an ONNX file, which takes pictures of any size and scores them as `predict`
-    does."""
+    does, with maps where the detector has them."""
     if form != "onnx":
         raise KkaError(f"export: there is no format '{form}'. It knows: onnx.")
-    _check_file("export", out)
+    if out.is_dir():
+        raise KkaError(f"export: --out wants a file, got the folder {out}.")
     scorer = _scorer("export", name)
-    from kka.export import write
+    from kka.export import outputs, write
     from kka.images import read_split
 
     apart = write(scorer, read_split(Path("data", "splits", "calibration")).images, out)
     typer.echo(
-        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no score that was tried differs by more than"
-        f" {apart:.0e}"
+        f"wrote {out}: {scorer.name}, {out.stat().st_size / 1e6:.1f} MB; no number in {' and '.join(outputs(scorer))}"
+        f" that was tried differs by more than {apart:.0e}"
     )
-
-
-def _check_file(command: str, out: Path) -> None:
-    if out.is_dir():
-        raise KkaError(f"{command}: --out wants a file, got the folder {out}.")
 
 
 def _scorer(command: str, name: str | None) -> "Scorer":

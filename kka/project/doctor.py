@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from kka import datasets, detectors, synthesizers
+from kka.datasets.shared.feedback import manifest
 from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.project.config import Config, read_config
@@ -92,6 +93,9 @@ def _known(what: str, check: Callable[[str, dict[str, Any]], None], name: str, o
 
 def _files(config: Config, root: Path) -> Iterator[Finding]:
     """Folders and files of the data set that are not there."""
+    judged = manifest(Path(config.prepare.feedback).expanduser())
+    if not (root / judged).exists():
+        yield Finding("fail", "prepare", f"feedback: there is no {judged}. Name the folder feedback, or copy its csv")
     for option in _of_dataset(datasets.paths, config) or ():
         value = config.prepare.options.get(option)
         if isinstance(value, str) and not (root / Path(value).expanduser()).exists():

@@ -17,10 +17,11 @@ class Round(Section):
 
 
 class Prepare(Section):
-    """`options` go to the data set's `load`."""
+    """`options` go to the data set's `load`; `feedback` is a folder of pictures that inspectors have judged."""
 
     dataset: str = "blossom"
     image_size: int = Field(32, ge=8)
+    feedback: str = Field("feedback", min_length=1)
     options: dict[str, Any] = {}
 
     @property

@@ -16,19 +16,21 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from kka import metrics
+from kka import detectors, metrics
 from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
+from kka.images import read_images, read_shard, shard_path
+from kka.localisation import pixel_threshold
 from kka.project.config import Config
 from kka.records import write_json
-from pipelines.layout import SCORES, Layout, RoundFiles, Scores, read_scores
+from pipelines.layout import SCORES, Layout, Scores, read_scores
 from pipelines.tracking.database import one_line
 from pipelines.tracking.runs import Tracker
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 MODEL = "kka.model"  # the tag of a version that names its model, which databases do not keep
 SAMPLES, LEVEL = 2000, 0.95  # of the bootstrap that compares two detectors
-NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "tqdm")
+NEEDED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "scipy", "torch", "tqdm")
 
 
 def log_model(tracker: Tracker, run: str, name: str, root: Path, digests: Mapping[str, str]) -> str:
@@ -65,7 +67,7 @@ def save_model(folder: Path, layout: Layout, name: str, config: Config, logged: 
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    with _parts(layout.round(name), config) as (artifacts, code):
+    with _parts(layout, name, config) as (artifacts, code):
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(Path(__file__).with_name("served.py")),
@@ -83,12 +85,13 @@ def save_model(folder: Path, layout: Layout, name: str, config: Config, logged: 
 
 
 @contextmanager
-def _parts(files: RoundFiles, config: Config) -> Iterator[tuple[dict[str, Path], Path]]:
+def _parts(layout: Layout, name: str, config: Config) -> Iterator[tuple[dict[str, Path], Path]]:
     """The artifacts by name, and `kka` without the models that no detector needs."""
     import kka
 
+    files = layout.round(name)
     options = _options(files.detector)
-    place, function = _own_backbone(files.root, options)
+    place, function = _own_backbone(layout.root, options)
     spared = () if "backbone" in options else ("features",)
     with tempfile.TemporaryDirectory() as folder:
         code, facts = Path(folder, "kka"), Path(folder, "facts.json")
@@ -97,7 +100,10 @@ def _parts(files: RoundFiles, config: Config) -> Iterator[tuple[dict[str, Path],
         )
         prepared = {"image_size": config.prepare.image_size, "squeeze": config.prepare.squeeze}
         calibration = np.sort(files.read_scores("calibration").values).tolist()
-        write_json(facts, prepared | {"calibration": calibration, "function": function})
+        own = {"backbone": f"{place}{function}"} if place else {}
+        threshold = _pixel_threshold(layout, files.detector, own)
+        known = {"calibration": calibration, "pixel_threshold": threshold, "function": function}
+        write_json(facts, prepared | known)
         artifacts = {"detector": files.detector, "facts": facts, "scores": files.scores}
         yield artifacts | ({"backbone": place} if place else {}), code
 
@@ -107,6 +113,13 @@ def _options(detector: Path) -> dict[str, Any]:
 
     options: dict[str, Any] = facts(detector)["options"]
     return options
+
+
+def _pixel_threshold(layout: Layout, folder: Path, options: Mapping[str, Any]) -> float | None:
+    """Where regions begin in the detector's maps; None where it has none."""
+    detector = detectors.load(folder, **options)
+    has_maps = hasattr(detector, "score_map")
+    return pixel_threshold(detector, read_images(layout.split("calibration"))) if has_maps else None
 
 
 def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, str]:
@@ -129,10 +142,12 @@ def _requirements(detector: Path) -> list[str]:
 def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types.schema import AnyType, Array, DataType, Object, Property
 
-    flags = ("maps", "paths")
-    outs = {"score": "double", "p_value": "double", "alarm": "boolean", "error": "string", "heat_map": "string"}
+    flags = ("maps", "regions", "paths")
+    box = [Property(name, DataType.long) for name in ("x", "y", "width", "height", "area")]
+    outs: dict[str, Any] = {"score": "double", "p_value": "double", "alarm": "boolean", "error": "string"}
+    outs |= {"heat_map": "string", "regions": Array(Object([*box, Property("score", DataType.double)]))}
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),
         outputs=Schema([ColSpec(kind, name, required=False) for name, kind in outs.items()]),
@@ -144,8 +159,6 @@ def _example(layout: Layout) -> Any:
     """A table of one calibration normal."""
     import pandas as pd
     from PIL import Image
-
-    from kka.images import read_shard, shard_path
 
     buffer = io.BytesIO()
     Image.fromarray(read_shard(shard_path(layout.split("calibration"), 0))[0]).save(buffer, format="PNG")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kka.drawing import contact_sheet, heat_map
+from kka.drawing import contact_sheet, heat_map, outlined
 from kka.errors import KkaError
 
 
@@ -33,3 +33,13 @@ def test_a_heat_map_goes_from_blue_to_red_over_a_grey_picture() -> None:
     (cold, hot), clipped = heat_map(np.full((1, 2, 2, 3), 100, np.uint8), share)[0]
     assert cold.tolist() == [50, 50, 114] and hot.tolist() == [114, 50, 50]
     assert clipped.tolist() == [cold.tolist(), hot.tolist()]
+
+
+def test_an_outline_runs_around_a_region_of_its_own_picture_and_covers_none_of_it() -> None:
+    before, masks = np.full((2, 6, 7, 3), 90, np.uint8), np.zeros((2, 6, 7), bool)
+    masks[1, 2:4, 0:2] = True  # at the left edge: the line runs along three sides
+    after = outlined(before, masks)
+    line = np.zeros((6, 7), bool)
+    line[1:5, 0:3] = True
+    line[2:4, 0:2] = False
+    assert (after[0] == 90).all() and (after[1][~line] == 90).all() and (after[1][line] == (255, 0, 255)).all()

@@ -11,9 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kka import detectors, export, registry
+from kka.detectors.shared import features
 from kka.detectors.shared.base import Base
 from kka.errors import KkaError
 from kka.images import prepare
+from kka.localisation import calibrate
 from kka.project.cli import app
 from kka.scoring import Scorer
 from tests.conftest import photographs
@@ -29,16 +31,20 @@ def small(name: str, *, squeeze: bool = False) -> Scorer:
     detector = detectors.create(name, 0, **{k: v for k, v in SMALL.items() if k in known}).fit(
         normals, 255 - normals[:10]
     )
-    return Scorer(detector, np.sort(detector.score(boundary)), SIDE, squeeze)
+    scores, threshold = calibrate(detector, boundary)
+    return Scorer(detector, np.sort(scores), SIDE, squeeze, threshold)
 
 
 def boundary() -> Any:
     return photographs(19, np.random.default_rng(19))
 
 
-def run(path: Path, pictures: Any) -> Any:
+def run(path: Path, pictures: Any, place: int = 0) -> Any:
+    """What the file makes of pictures: scores, or in place 1 maps."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"pictures": pictures})[0]
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"pictures": pictures})[
+        place
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +98,36 @@ def test_the_file_scores_as_the_detector_any_number_of_pictures_of_any_size(name
         np.testing.assert_allclose(run(out, pictures), wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in detectors.names() if hasattr(registry.find("kka.detectors", n).Detector, "score_map")]
+)
+def test_the_file_maps_as_the_detector_does(name: str, tmp_path: Path) -> None:
+    scorer, out = small(name), tmp_path / "detector.onnx"
+    export.write(scorer, boundary(), out)
+    pictures = np.random.default_rng(3).integers(0, 256, (3, 70, 40, 3), dtype=np.uint8)
+    detector: Any = scorer.detector
+    wanted = detector.score_map(prepare(list(pictures), SIDE))
+    assert wanted.shape == (3, SIDE, SIDE)
+    np.testing.assert_allclose(run(out, pictures, 1), wanted, rtol=1e-4, atol=1e-4)
+    onnx = pytest.importorskip("onnx")
+    said = {p.key: p.value for p in onnx.load(out).metadata_props}
+    assert float(said["pixel_threshold"]) == scorer.pixel_threshold
+
+
+def test_a_file_that_would_map_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores are the same: the gate stands before the maps too."""
+    right = features.Mapped.forward
+
+    def shifted(self: Any, x: torch.Tensor) -> Any:
+        scores, maps = right(self, x)
+        return scores, maps + (1e-2 if torch.compiler.is_exporting() else 0)
+
+    monkeypatch.setattr(features.Mapped, "forward", shifted)
+    with pytest.raises(KkaError, match=r"the ONNX file's maps differ from the detector's by up to 0.01 on pictures"):
+        export.write(small("simplenet"), boundary(), tmp_path / "detector.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_file_says_when_a_score_is_an_alarm(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     scorer, out = small("bce"), tmp_path / "detector.onnx"
@@ -99,6 +135,7 @@ def test_the_file_says_when_a_score_is_an_alarm(tmp_path: Path) -> None:
     said = {p.key: p.value for p in onnx.load(out).metadata_props}
     assert (said["detector"], said["image_size"], said["squeeze"]) == ("bce", "32", "false")
     assert json.loads(said["calibration"]) == scorer.calibration.tolist()
+    assert "pixel_threshold" not in said  # it has no maps
     limit = float(said["threshold"])
     assert scorer.p_values(np.array([limit, np.nextafter(limit, np.inf)])).tolist() == [2 / 20, 1 / 20]
 

@@ -1,6 +1,7 @@
 """`kka predict`: scores, p-values and alarms of pictures that lie anywhere, from the detector of a round."""
 
 import csv
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kka import detectors
-from kka.images import prepare, write_split
+from kka.images import prepare, read_split, write_split
 from kka.project import presets
 from kka.project.cli import app
 from kka.records import Split
@@ -149,16 +150,125 @@ def test_pictures_that_are_mostly_alarms_are_doubted(
 
 def test_alarms_have_heat_maps_where_the_detector_has_them(here: Path) -> None:
     project(here, "patchcore", backbone=str(ROOT / "kka" / "mini" / "features"))
-    assert predict("new/deep", "--maps", "heat", "--fpr", "0.2").exit_code == 0
+    assert predict("new/deep", "--maps", "heat", "--regions", "regions.csv", "--fpr", "0.2").exit_code == 0
     (found,) = (here / "heat").iterdir()
-    with Image.open(found) as image:
-        assert found.name == "00000-odd.png" and image.size == (32, 32)
+    with Image.open(found) as image:  # the picture, and beside it its heat map
+        assert found.name == "00000-odd.png" and image.size == (64, 32)
+    assert table(here / "regions.csv") and {r["file"] for r in table(here / "regions.csv")} == {"new/deep/odd.png"}
     project(here, "bce", members=1, steps=5)
-    result = predict("new", "--maps", "heat")
-    assert (
-        result.exit_code == 1
-        and result.stderr == "kka: predict: the detector 'bce' has no heat maps. Leave --maps out.\n"
-    )
+    for words, told in (
+        (["--maps", "heat"], "--maps"),
+        (["--maps", "a", "--regions", "b.csv"], "--maps and --regions"),
+    ):
+        result = predict("new", *words)
+        assert (
+            result.exit_code == 1
+            and result.stderr == f"kka: predict: the detector 'bce' has no heat maps. Leave {told} out.\n"
+        )
+
+
+class Grey:
+    """A detector whose map is the grey value, and whose score is the highest."""
+
+    def score(self, images: Any) -> Any:
+        return images.max((1, 2, 3)).astype(np.float64)
+
+    def score_map(self, images: Any) -> Any:
+        return images[..., 0].astype(np.float64)
+
+
+@pytest.fixture
+def spots(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two pictures of 400x200, one of them with two bright spots, and a detector that sees them; calibration normals
+    are no brighter than 100."""
+    scorer = Scorer(Grey(), np.linspace(50.0, 100, 99), 50, False, 100.0)  # type: ignore[arg-type]
+    monkeypatch.setattr("kka.project.cli._scorer", lambda command, name: scorer)
+    (here / "seen").mkdir()
+    pixels = np.full((200, 400, 3), 60, np.uint8)
+    Image.fromarray(pixels).save(here / "seen" / "clean.png")
+    pixels[40:80, 120:160], pixels[160:180, 240:300] = 250, 200
+    Image.fromarray(pixels).save(here / "seen" / "spots.png")
+    return here
+
+
+def test_regions_are_boxes_in_the_pixels_of_the_picture(spots: Path) -> None:
+    """A pixel of the map is four of the picture, of which the 200 in the middle are seen."""
+    assert predict("seen", "--regions", "regions.csv").exit_code == 0
+    rows = table(spots / "regions.csv")
+    assert list(rows[0]) == ["file", "x", "y", "width", "height", "area", "score"]
+    assert [r["file"] for r in rows] == ["seen/spots.png"] * 2
+    for row, box in zip(rows, ((120, 40, 40, 40), (240, 160, 60, 20)), strict=True):  # the brighter one first
+        assert [int(row[c]) for c in ("x", "y", "width", "height")] == pytest.approx(box, abs=4)
+        assert int(row["area"]) == pytest.approx(box[2] * box[3], rel=0.3)
+    assert [float(r["score"]) for r in rows] == pytest.approx([250, 200], abs=20)
+    assert [r["alarm"] for r in table(spots / "scores.csv")] == ["0", "1"]
+
+
+def test_regions_as_json_name_every_picture(spots: Path) -> None:
+    assert predict("seen", "--regions", "table.csv").exit_code == 0
+    assert predict("seen", "--regions", "regions.json").exit_code == 0
+    clean, spotted = json.loads((spots / "regions.json").read_text())
+    assert clean == {"file": "seen/clean.png", "regions": []} and spotted["file"] == "seen/spots.png"
+    as_text = [{k: str(v) for k, v in region.items()} for region in spotted["regions"]]
+    assert [{k: v for k, v in row.items() if k != "file"} for row in table(spots / "table.csv")] == as_text
+
+
+def test_outlines_run_around_the_regions_of_alarms(spots: Path) -> None:
+    assert predict("seen", "--maps", "heat").exit_code == 0
+    (found,) = (spots / "heat").iterdir()
+    pixels = np.asarray(Image.open(found))
+    assert found.name == "00000-spots.png" and pixels.shape == (50, 100, 3)
+    line = (pixels == (255, 0, 255)).all(2)
+    np.testing.assert_array_equal(line[:, :50], line[:, 50:])  # on the picture, and on its heat map
+    # 100 pixels of the left are not seen, so the first spot begins at (120 - 100) / 4, 40 / 4
+    assert line[9, 5:15].all() and line[10:20, 4].all() and not line[10:20, 5:15].any()
+    assert (pixels[12:18, 7:13] > 240).all()
+
+
+def test_a_map_is_made_of_the_same_look_as_the_score(here: Path) -> None:
+    """With maps and without the scores are the same, and the threshold is that of the calibration normals."""
+    detector: Any = project(here, "patchcore", backbone=str(ROOT / "kka" / "mini" / "features"))
+    assert predict("new").exit_code == 0
+    plain = (here / "scores.csv").read_bytes()
+    assert predict("new", "--regions", "regions.json").exit_code == 0 and (here / "scores.csv").read_bytes() == plain
+    scorer = Scorer.load(here / "data" / "r3" / "detector", here / "data" / "splits" / "calibration")
+    maps = detector.score_map(read_split(here / "data" / "splits" / "calibration").images)
+    assert scorer.pixel_threshold == pytest.approx(np.quantile(maps.max((1, 2)), 0.95))
+    (one,) = scorer.score([here / "new" / "0.png"], [], maps=True)
+    np.testing.assert_allclose(one.map, detector.score_map(one.image[None])[0], rtol=1e-6)
+    assert one.size == (48, 40)
+
+
+def test_large_pictures_are_scored_in_small_batches(tmp_path: Path) -> None:
+    """At 1024 pixels four of them are as many pixels as 64 pictures of 256."""
+    seen: list[int] = []
+
+    class Counting(Grey):
+        def score(self, images: Any) -> Any:
+            seen.append(len(images))
+            return super().score(images)
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "0.png")
+    for side, batches in ((1024, [4, 4, 2]), (256, [10])):
+        seen.clear()
+        detector: Any = Counting()
+        list(Scorer(detector, np.array([1.0]), side, False).score([tmp_path / "0.png"] * 10, []))
+        assert sorted(seen, reverse=True) == batches
+
+
+@pytest.mark.parametrize(("pictures", "change", "warned"), [(60, 0, False), (60, 40, True), (29, 40, False)])
+def test_drift_is_told_with_the_test_that_found_it(spots: Path, pictures: int, change: int, warned: bool) -> None:
+    (spots / "stream").mkdir()
+    for i, grey in enumerate(np.linspace(50, 100, pictures)):
+        Image.new("L", (60, 60), int(grey) + change).save(spots / "stream" / f"{i:02d}.png")
+    result = predict("stream")
+    told = [line for line in result.stderr.splitlines() if line.startswith("drift: ")]
+    assert result.exit_code == 0 and bool(told) == warned
+    if warned:  # all but a fifth of the normals scores below the darkest picture
+        assert told[0].startswith(
+            "drift: the p-values of these 60 pictures are not uniform, even if 5% of them are defects"
+            " (two-sample Kolmogorov-Smirnov test against 99 calibration normals: distance 0.8"
+        )
 
 
 def test_pictures_are_prepared_as_the_data_set_was(here: Path) -> None:
@@ -179,6 +289,11 @@ def test_pictures_are_prepared_as_the_data_set_was(here: Path) -> None:
     ("words", "said"),
     [
         (["new", "--out", "new"], "kka: predict: --out wants a file, got the folder new.\n"),
+        (["new", "--maps", "scores.txt"], "kka: predict: --maps wants a folder, got the file scores.txt.\n"),
+        (
+            ["new", "--regions", "boxes.txt"],
+            "kka: predict: --regions wants a file that ends in .csv or .json, got boxes.txt.\n",
+        ),
         (["nowhere"], "kka: predict: there is no file or folder nowhere.\n"),
         (["empty"], "kka: predict: the folder empty holds no pictures.\n"),
         (["scores.txt"], "kka: predict: none of 1 files can be read as a picture: scores.txt ("),

@@ -102,7 +102,7 @@ class Project:
 
     def __init__(self, folder: Path, *, stubs: bool = True) -> None:
         self.folder = folder
-        for name in ("kka", "pipelines", "presets"):
+        for name in ("kka", "pipelines", "presets", "feedback"):
             left_out = shutil.ignore_patterns("__pycache__", *(["*.safetensors"] if stubs else []))
             shutil.copytree(ROOT / name, folder / name, ignore=left_out)
         shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from tests.conftest import photographs, png
 from tests.pipelines.stubs import STUB, Project, copied
 
 
@@ -207,6 +209,30 @@ def test_a_removed_database_comes_back_with_all_that_git_remembers(stubbed: Proj
         check_runs(own, ["r1", "r2"])
         assert [run["artifacts"] for run in own if not run["parent"]] == [["params.yaml", "report.html"]]
     assert track(project, "all").endswith(": 3\n")
+
+
+def test_feedback_is_a_versioned_part_of_the_data_set(stubbed: Project, tmp_path: Path) -> None:
+    """The stub of `prepare` writes what it did before, so nothing else has to run."""
+    project = copied(stubbed, tmp_path / "project")
+    assert project.repro() == []
+    (project.folder / "pictures").mkdir()
+    for i, pixels in enumerate(photographs(4, np.random.default_rng(0))):
+        (project.folder / "pictures" / f"{i}.png").write_bytes(png(pixels))
+    verdicts = "".join(f"pictures/{i}.png,{'defect' if i == 3 else 'ok'}\n" for i in range(4))
+    (project.folder / "scores.csv").write_text(f"file,verdict\n{verdicts}")
+    command = (sys.executable, "-c", "from kka.project.cli import main; main()", "feedback", "scores.csv")
+    said = project.tool(*command)
+    project.tool("dvc", "add", "feedback/pictures")
+    project.tool("git", "add", "feedback")
+    tracked = project.tool("git", "diff", "--cached", "--name-only").split()
+    assert tracked == ["feedback/.gitignore", "feedback/manifest.csv", "feedback/pictures.dvc"]
+    assert "`dvc add feedback/pictures` and `git add feedback`" in said
+    assert project.repro() == ["prepare"] and project.repro() == []
+    project.tool(*command)  # twice is once
+    assert project.repro() == []
+    shutil.rmtree(project.folder / "feedback" / "pictures")
+    project.tool("dvc", "checkout", "feedback/pictures.dvc")
+    assert len(list((project.folder / "feedback" / "pictures").iterdir())) == 4
 
 
 def test_a_run_that_is_not_there_is_one_sentence(stubbed: Project, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import base64
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -21,12 +22,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow.pyfunc.scoring_server import predictions_to_json
 from numpy.typing import NDArray
 from PIL import Image
 
 from kka import detectors
 from kka.errors import KkaError
-from kka.images import write_split
+from kka.images import prepare, write_split
 from kka.records import Split
 from kka.scoring import Scorer
 from pipelines.tracking import package
@@ -213,7 +215,8 @@ def test_a_model_takes_bytes_base64_arrays_and_paths_and_tells_what_it_cannot_re
     found = model.predict(pd.DataFrame({"image": [*ways, *odd]}))
     (score,) = project.detector.score(pictures[:1])
     scorer = Scorer(project.detector, np.sort(project.detector.score(project.calibration)), 32, False)
-    assert found["score"][: len(ways)].tolist() == [float(score)] * len(ways)
+    scored = found["score"][: len(ways)].tolist()
+    assert scored == [scored[0]] * len(ways) and scored[0] == pytest.approx(score, rel=1e-5)  # alone it is rounded else
     assert by_path["score"][0] == float(score) and "No such file" in by_path["error"][1]
     assert found["p_value"][0] == scorer.p_values(np.array([score]))[0]
     assert found["alarm"][: len(ways)].tolist() == [bool(found["p_value"][0] <= 0.05)] * len(ways)
@@ -246,7 +249,7 @@ def test_a_model_needs_nothing_but_its_requirements(project: Project) -> None:
     (wanted,) = project.detector.score(np.zeros((1, 32, 32, 3), np.uint8))
     assert float(score) == float(wanted) and own.startswith(place)
     named = {line.partition("==")[0] for line in Path(place, "requirements.txt").read_text().split()}
-    used = {"mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "tqdm"}
+    used = {"mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "safetensors", "scipy", "torch", "tqdm"}
     assert named == used
     imported = {n.partition(".")[0] for p in sorted((ROOT / "kka" / "detectors").glob("*.py")) for n in _imports(p)}
     others = imported - set(sys.stdlib_module_names) - {"kka"} - {"PIL", "yaml"} - named
@@ -285,11 +288,33 @@ def test_heat_maps_and_a_backbone_of_ones_own_come_with_the_model(
     project.log("r1")
     project.model("r1")
     (tmp_path / "mine.py").rename(tmp_path / "gone.py")
-    picture = photographs(1, np.random.default_rng(5))
-    found = load(project, "r1").predict(pd.DataFrame({"image": list(picture)}), params={"maps": True})
+    model, picture = load(project, "r1"), photographs(1, np.random.default_rng(5))
+    found = model.predict(pd.DataFrame({"image": list(picture)}), params={"maps": True})
     assert found["score"][0] == float(project.detector.score(picture)[0])
     with Image.open(io.BytesIO(base64.b64decode(found["heat_map"][0]))) as heat:
         assert heat.size == (32, 32)
+    check_regions(project, model)
+
+
+def check_regions(project: Project, model: Any) -> None:
+    """What a model says of where pictures are anomalous is what `predict` says, and a server can send it."""
+    detector: Any = project.detector
+    maps = detector.score_map(project.calibration)
+    scores = np.sort(detector.score(project.calibration))
+    scorer = Scorer(detector, scores, 32, False, float(np.quantile(maps.max((1, 2)), 0.95)))
+    large = np.full((64, 96, 3), 128, np.uint8)
+    large[20:44, 30:54] = (0, 255, 0)  # stripes, which no normal has
+    large[20:44:4, 30:54] = large[21:44:4, 30:54] = (255, 0, 255)
+    found = model.predict(pd.DataFrame({"image": [large, png(large), b"no picture"]}), params={"regions": True})
+    assert list(found.columns) == ["score", "p_value", "alarm", "error", "regions"]
+    map = detector.score_map(prepare([large], 32))[0].astype(np.float32)
+    wanted = [dataclasses.asdict(r) for r in scorer.regions(map, (96, 64))]
+    assert wanted and [r.pop("score") for r in wanted] == pytest.approx([r["score"] for r in found["regions"][0]])
+    boxes = [[{k: v for k, v in r.items() if k != "score"} for r in regions] for regions in found["regions"][:2]]
+    assert boxes == [wanted, wanted] and found["regions"][2] is None and "no picture" in found["error"][2]
+    sent = io.StringIO()
+    predictions_to_json(found, sent)
+    assert json.loads(sent.getvalue())["predictions"][0]["regions"] == found["regions"][0]
 
 
 def test_a_served_champion_says_what_predict_says_and_reads_no_paths(project: Project, tmp_path: Path) -> None:

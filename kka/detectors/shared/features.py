@@ -110,7 +110,11 @@ class PatchHead(Head):
         raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.top(self.patches(features).flatten(1))
+        return self.pooled(features, self.patches(features))
+
+    def pooled(self, features: Tensor, patches: Tensor) -> Tensor:
+        """The pictures' scores (b,) from those of their patches."""
+        return self.top(patches.flatten(1))
 
     def top(self, scores: Tensor) -> Tensor:
         """Of scores (b, p), shape (b,)."""
@@ -119,6 +123,21 @@ class PatchHead(Head):
     def highest(self, scores: Tensor) -> Tensor:
         """Those of scores (b, p) that count, (b, k)."""
         return scores.topk(max(1, round(self.top_share * scores.shape[1])), 1).values
+
+
+class Mapped(nn.Module):
+    """Float pictures (b, 3, h, w) -> their scores (b,), and maps (b, h, w) in the unit of the score, from one look at
+    the features."""
+
+    def __init__(self, features: Features, head: PatchHead, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.features, self.head, self.size = features, head, size
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(x)
+        patches = self.head.patches(features)
+        maps = F.interpolate(patches[:, None], size=self.size, mode="bilinear").squeeze(1)
+        return self.head.pooled(features, patches), maps
 
 
 @dataclass
@@ -142,14 +161,23 @@ class Patchwise(Frozen):
             )
         return Patches(backbone, self.layers)
 
+    def mapper(self) -> Mapped:
+        """The fitted module from float pictures (b, 3, h, w) in 0 to 1 to scores (b,) and maps (b, h, w); plain enough
+        for torch.export."""
+        if self.size_ is None or not isinstance(self.network_, PatchHead):
+            raise KkaError(f"{self.name} wants a fitted detector, got one that is not. Call fit or load first.")
+        return Mapped(self.features, self.network_, self.size_).eval()
+
+    def score_with_map(self, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`score` and `score_map` at once, for the price of one."""
+        state.check_score(self.name, images, self.size_)
+        scores, maps = state.batched_all(images, self.mapper())
+        return scores.double().numpy(), maps.double().numpy()
+
     def score_map(self, images: Images) -> NDArray[np.float64]:
         """How anomalous each place of the pictures is, shape (n, h, w), in the unit of the score; images uint8 (n, h,
         w, 3)."""
-        state.check_score(self.name, images, self.size_)
-        head = self.network_
-        assert isinstance(head, PatchHead)
-        maps = state.batched(images, lambda x: head.patches(self.features(x)))[:, None]
-        return F.interpolate(maps, size=self.size_, mode="bilinear").squeeze(1).double().numpy()
+        return self.score_with_map(images)[1]
 
     def rows(self, images: Tensor) -> Tensor:
         """Patches of uint8 pictures (n, 3, h, w), at random as many of each: (n, patches, c)."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from kka.errors import BrokenFile, KkaError
 from kka.records import Changes, Images, read_json, whole_folder, write_json
 
-BATCH = 64
+_FEW, _MANY = 8, 64  # pictures that are computed together, where they have at most ...
+_SMALL = 64 * 64  # ... so many pixels; of larger ones fewer, ...
+_PIXELS, _LEAST = 8 * 128 * 128, 4  # ... for activations that leave the processor's cache cost several times as much
 _FACTS, _WEIGHTS = "detector.json", "weights.safetensors"
 
 
@@ -80,17 +82,35 @@ def floats(images: Tensor) -> Tensor:
     return images.float().div_(255).contiguous()
 
 
-@torch.no_grad()
+def batch_size(n: int, height: int, width: int) -> int:
+    """How many of n pictures are computed together: a few do not wait for as many as would be fastest. Between the
+    sizes rounding differs, by some millionths of a score."""
+    pixels = height * width
+    most = _MANY if pixels <= _SMALL else max(_LEAST, min(_MANY, _PIXELS // pixels))
+    return 1 if n == 1 else min(_FEW, most) if n <= _FEW else most
+
+
 def batched(images: Images | Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """`function` of float pictures, (b, 3, h, w) -> (b, ...), over all, uint8 (n, h, w, 3) or (n, 3, h, w). Every batch
-    is filled up to one size, for with the size of a batch the last bits of its rows can change."""
+    """`function` of float pictures, (b, 3, h, w) -> (b, ...), over all, uint8 (n, h, w, 3) or (n, 3, h, w), as
+    `batched_all` does."""
+    return batched_all(images, lambda batch: (function(batch),))[0]
+
+
+@torch.no_grad()
+def batched_all(images: Images | Tensor, function: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+    """What `function` makes of float pictures, (b, 3, h, w) -> several of (b, ...), over all, uint8 (n, h, w, 3) or
+    (n, 3, h, w).
+
+    Every batch is filled up to one size (`batch_size`), for with the size of a batch the last bits of its rows can
+    change. So no row depends on which others are there."""
     every = images if isinstance(images, Tensor) else channels_first(images)
-    made: Tensor | None = None  # once for all: parts that are put together at the end would need the memory twice
-    for start, part in zip(range(0, len(every), BATCH), every.split(BATCH), strict=True):
-        batch = function(floats(torch.cat([part, part[-1:].expand(BATCH - len(part), -1, -1, -1)])))
-        made = batch.new_empty(len(every), *batch.shape[1:]) if made is None else made
-        made[start : start + len(part)] = batch[: len(part)]
-    assert made is not None
+    size = batch_size(len(every), every.shape[2], every.shape[3])
+    made: list[Tensor] = []  # once for all: parts that are put together at the end would need the memory twice
+    for start, part in zip(range(0, len(every), size), every.split(size), strict=True):
+        outputs = function(floats(torch.cat([part, part[-1:].expand(size - len(part), -1, -1, -1)])))
+        made = made or [output.new_empty(len(every), *output.shape[1:]) for output in outputs]
+        for whole, output in zip(made, outputs, strict=True):
+            whole[start : start + len(part)] = output[: len(part)]
     return made
 
 

@@ -45,7 +45,7 @@ def text_distances(texts: Sequence[str]) -> list[int | None]:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tree")
     ignored = shutil.ignore_patterns("__pycache__", "lm", "t2i")
-    for name in ("kka", "pipelines", "presets"):
+    for name in ("kka", "pipelines", "presets", "feedback"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for model in ("lm", "t2i"):  # as far as the doctor looks
         (folder / "kka" / "mini" / model).mkdir()

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import kka
+from kka.datasets.shared import feedback
 from kka.errors import BrokenFile, KkaError, StaleFile
 from kka.mini.train import read_captions
 from kka.project import presets
@@ -53,9 +54,10 @@ def test_doctor_ends_with_1_where_something_is_missing(project: Path) -> None:
     sick = run(app, ["doctor"])
     assert sick.exit_code == 1
     assert "fail  describe        model kka/mini/lm: no such folder." in sick.stdout
-    assert sick.stderr == "kka: 4 of the above must be mended before the project can run.\n"
+    assert sick.stderr == "kka: 5 of the above must be mended before the project can run.\n"
     for folder in (".git", ".dvc", "kka/mini/lm", "kka/mini/t2i"):
         (project / folder).mkdir(parents=True)
+    feedback.write_manifest(project / "feedback", [])
     well = run(app, ["doctor"])
     assert (well.exit_code, well.stderr) == (0, "")
     assert {line[:4] for line in well.stdout.splitlines()} <= {"ok  ", "warn"}

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+from kka.datasets.shared import feedback
 from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.project import doctor, presets
@@ -32,6 +33,7 @@ def project(tmp_path: Path) -> Path:
     presets.write("blossom", tmp_path / "params.yaml")
     for folder in (".git", ".dvc", "kka/mini/lm", "kka/mini/t2i"):
         (tmp_path / folder).mkdir(parents=True)
+    feedback.write_manifest(tmp_path / "feedback", [])
     return tmp_path
 
 
@@ -64,6 +66,14 @@ def test_what_is_missing_fails(project: Path) -> None:
     findings = list(examine(project))
     assert failed(findings) == ["dvc command", "describe"]
     assert findings[-2].detail.startswith("model kka/mini/lm: no such folder. Make it")
+
+
+def test_a_feedback_folder_without_its_manifest_fails(project: Path) -> None:
+    (project / "feedback" / "manifest.csv").unlink()
+    found = [f for f in examine(project) if f.mark == "fail"]
+    assert [(f.what, f.detail.split(". ")[0]) for f in found] == [
+        ("prepare", "feedback: there is no feedback/manifest.csv")
+    ]
 
 
 def test_unknown_names_fail_with_a_suggestion(project: Path) -> None:
