@@ -145,11 +145,13 @@ class Patchwise(Frozen):
     """`layers` are places in the backbone's list of maps, from 0. A picture's score is the mean over the `top_share` of
     its patches that score highest: 0 is the highest alone, for small defects; 1 is for pictures that are odd as a
     whole. At most `most_patches` of all normals', and of all anomalies', are looked at in a fit, as many of each
-    picture: they bound memory."""
+    picture: they bound memory. Where it is known what an anomaly was made from, those of its patches count that differ
+    from it by more than the share `usual_share` of normal patches differ from the one most like them."""
 
     layers: list[int] = field(default_factory=lambda: [1, 2])
     top_share: Share = 0.1
     most_patches: Whole = 100_000
+    usual_share: Share = 0.9
 
     @cached_property
     def features(self) -> Features:
@@ -179,11 +181,15 @@ class Patchwise(Frozen):
         w, 3)."""
         return self.score_with_map(images)[1]
 
+    def patches_each(self, n: int) -> int:
+        """How many patches of each of n pictures are looked at, if it has as many."""
+        return max(1, self.most_patches // n)
+
     def rows(self, images: Tensor) -> Tensor:
         """Patches of uint8 pictures (n, 3, h, w), at random as many of each: (n, patches, c)."""
         if not len(images):
             return self._flat(torch.zeros(1, 3, *images.shape[2:]))[:0]
-        each = max(1, self.most_patches // len(images))
+        each = self.patches_each(len(images))
 
         def some(x: Tensor) -> Tensor:
             patches = self._flat(x)
