@@ -1,8 +1,9 @@
 """PatchCore (Roth et al. 2022): a small bank of normal patches that covers all of them; a picture is as anomalous as
 those patches of it that are farthest from the bank (as published: as the one that is).
 
-Generated anomalies give a second bank: their patches, but for those that normals have as well. The nearer a patch is to
-it, the more anomalous: the score is the distance to the normal bank less `beta` times that to the anomalous one."""
+Generated anomalies give a second bank: their patches, but for those that normals have as well, and, where it is known
+what the anomalies were made from, but for those that did not change. The nearer a patch is to it, the more anomalous:
+the score is the distance to the normal bank less `beta` times that to the anomalous one."""
 
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from tqdm import trange
 
 from kka.detectors.shared.base import Amount, Pictures, Share, Whole
+from kka.detectors.shared.changes import changed_patches, usual_distance
 from kka.detectors.shared.features import Bank, PatchHead, Patchwise, spread
 from kka.log import Log
 
@@ -56,9 +58,10 @@ class Detector(Patchwise):
 
     def learn(self, pictures: Pictures, log: Log) -> Banks:
         """Logs how many patches either bank keeps."""
-        inside, outside = (self.rows(p).flatten(0, 1) for p in (pictures.inside, pictures.anomalies))
+        inside = self.rows(pictures.inside).flatten(0, 1)
         std = spread(inside)
-        inside, outside = inside.div_(std), outside.div_(std)
+        inside = inside.div_(std)
+        outside = self._outside(pictures, inside, std)
         normal = inside[self._coreset(inside)]
         anomalous = self._prune(outside, inside, Bank(normal))
         # at random: a coreset of them would keep the oddest, which say nothing about the boundary
@@ -69,6 +72,13 @@ class Detector(Patchwise):
 
     def _banks(self, *learnt: Tensor) -> Banks:
         return Banks(self._fingerprint(), self.top_share, self.beta, *learnt)
+
+    def _outside(self, pictures: Pictures, inside: Tensor, std: Tensor) -> Tensor:
+        """Patches (n, d) of the anomalies, in deviations of the normals': those that changed, where that is known."""
+        if pictures.sources is None:
+            return self.rows(pictures.anomalies).flatten(0, 1).div_(std)
+        patches, counts = changed_patches(self, pictures, std, usual_distance(inside, self.usual_share))
+        return patches[counts] / std
 
     def _prune(self, outside: Tensor, inside: Tensor, bank: Bank) -> Tensor:
         """The anomalies' patches (n, d) that normals have not."""

@@ -3,7 +3,8 @@ on features.
 
 Normal patches are to score below -margin, the same patches with noise above it (truncated L1). Generated anomalies add
 a third term: of each picture the `top_share` of patches that score highest are to score above the margin. The mean over
-all patches is one patch more, for small pictures whose anomaly lies in the whole."""
+all patches is one patch more, for small pictures whose anomaly lies in the whole. Where it is known what an anomaly was
+made from, all of its patches that changed are to score above the margin instead, and no others."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kka.detectors.shared.base import Amount, Pictures, Whole, draw
+from kka.detectors.shared.changes import changed_patches, usual_distance
 from kka.detectors.shared.features import PatchHead, Patchwise, spread
 from kka.detectors.shared.networks import autocast
 from kka.log import Log
@@ -69,13 +71,17 @@ class Detector(Patchwise):
 
     def learn(self, pictures: Pictures, log: Log) -> Discriminator:
         """Logs `simplenet/loss` every ten steps."""
-        inside, outside = (self._with_mean(self.rows(p)) for p in (pictures.inside, pictures.anomalies))
+        inside = self._with_mean(self.rows(pictures.inside))
         every = inside.flatten(0, 1)
+        outside, counts = self._outside(pictures, every)
+        if counts is not None:
+            log("simplenet/changed_patches", int(counts.sum()), 0)
         network = Discriminator(self._fingerprint(), self.top_share, every.mean(0), spread(every), self.hidden)
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         for step in range(self.steps):
+            normal, chosen = draw(inside, self.batch_size), draw(torch.arange(len(outside)), self.batch_size)
             with autocast():
-                loss = self._loss(network, draw(inside, self.batch_size), draw(outside, self.batch_size))
+                loss = self._loss(network, normal, outside[chosen], None if counts is None else counts[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -83,18 +89,30 @@ class Detector(Patchwise):
                 log("simplenet/loss", loss.item(), step)
         return network
 
+    def _outside(self, pictures: Pictures, inside: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Patches (n, p, c) of the anomalies, and which count (n, p), None where that is not known; no pictures without
+        one that does. `inside` are normal patches (m, c)."""
+        if pictures.sources is None:
+            return self._with_mean(self.rows(pictures.anomalies)), None
+        std = spread(inside)
+        patches, counts = changed_patches(self, pictures, std, usual_distance(inside / std, self.usual_share))
+        some = counts.any(1)
+        return patches[some], counts[some]
+
     @staticmethod
     def _with_mean(rows: Tensor) -> Tensor:
         return torch.cat([rows, rows.mean(1, keepdim=True)], 1)
 
-    def _loss(self, network: Discriminator, inside: Tensor, outside: Tensor) -> Tensor:
-        """Of normals' and anomalies' patches, (b, p, c) each; there may be no anomalies."""
+    def _loss(self, network: Discriminator, inside: Tensor, outside: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Of normals' and anomalies' patches, (b, p, c) each; there may be no anomalies. `counts` (b, p) are those of
+        the anomalies' that are known to be anomalous."""
         normal = network.adapted(inside.flatten(0, 1))
         noisy = normal + torch.randn_like(normal) * self.noise
-        others = network.adapted(outside.flatten(0, 1))
+        others = network.adapted(outside.flatten(0, 1) if counts is None else outside[counts])
         scores = network.body(torch.cat([normal, noisy, others])).squeeze(1).float()
         low, high, anomalous = scores.split([len(normal), len(noisy), len(others)])
         loss = F.relu(self.margin + low).mean() + F.relu(self.margin - high).mean()
         if len(outside):
-            loss = loss + F.relu(self.margin - network.highest(anomalous.view(outside.shape[:2]))).mean()
+            told = network.highest(anomalous.view(outside.shape[:2])) if counts is None else anomalous
+            loss = loss + F.relu(self.margin - told).mean()
         return loss

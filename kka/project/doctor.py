@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from kka import datasets, detectors, synthesizers
 from kka.datasets.shared.feedback import manifest
+from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.project.config import Config, read_config
 
@@ -123,8 +124,10 @@ def needs(config: Config) -> Iterator[tuple[str, Kind, str]]:
 
 
 def reachable(what: str, kind: Kind, reference: str, root: Path, *, offline: bool) -> Finding:
-    """Whether a model or data set is a folder here, or lies in the Hugging Face cache."""
+    """Whether a model or data set is a folder here, comes in a package, or lies in the Hugging Face cache."""
     where = f"{kind} {reference}"
+    if what == "detect" and reference in PACKAGED:
+        return _packaged(what, where, PACKAGED[reference])
     if (root / Path(reference).expanduser()).is_dir():
         return Finding("ok", what, f"{where}: a folder here")
     if is_path(reference, root):
@@ -141,6 +144,15 @@ def reachable(what: str, kind: Kind, reference: str, root: Path, *, offline: boo
             " once",
         )
     return _on_the_hub(what, kind, reference)
+
+
+def _packaged(what: str, where: str, package: str) -> Finding:
+    try:
+        return Finding("ok", what, f"{where}: in the package {package} {version(package)}")
+    except PackageNotFoundError:
+        return Finding(
+            "fail", what, f"{where}: the package {package} is not installed. Say: pip install -e '.[photos]'"
+        )
 
 
 def _on_the_hub(what: str, kind: Kind, reference: str) -> Finding:

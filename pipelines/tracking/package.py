@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from kka import detectors, metrics
+from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.images import read_images, read_shard, shard_path
 from kka.localisation import pixel_threshold
@@ -133,7 +134,8 @@ def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, 
 
 def _requirements(detector: Path) -> list[str]:
     """What `kka` needs to score, in the versions of now."""
-    needed = (*NEEDED, "transformers") if "backbone" in _options(detector) else NEEDED
+    backbone = _options(detector).get("backbone")
+    needed = (*NEEDED, *((PACKAGED.get(backbone, "transformers"),) if backbone else ()))
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 

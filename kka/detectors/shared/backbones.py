@@ -1,4 +1,5 @@
-"""Frozen feature extractors: a Hugging Face vision model by id or path, or what a factory of the user's own makes.
+"""Frozen feature extractors: a Hugging Face vision model by id or path, one whose weights come in a package
+(`efficientnet-lite0`), or what a factory of the user's own makes.
 
 A factory is named `package.module:function` or `path/to/file.py:function`; called without arguments it gives a module
 from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kka.detectors.shared import efficientnet
 from kka.errors import KkaError
 
 BUILT_IN = "kka/mini/features"
@@ -82,7 +84,13 @@ def load(reference: str) -> Backbone:
     had."""
     where = str(Path(__file__).parents[2] / "mini" / "features") if reference == BUILT_IN else reference
     with torch.random.fork_rng(devices=[]):  # whatever a factory draws, a detector's own numbers stay as they are
-        return Backbone(_made(*where.rsplit(":", 1)) if is_factory(where) else _pretrained(where))
+        return Backbone(_maps(where))
+
+
+def _maps(reference: str) -> nn.Module:
+    if reference == efficientnet.NAME:
+        return efficientnet.load()
+    return _made(*reference.rsplit(":", 1)) if is_factory(reference) else _pretrained(reference)
 
 
 def is_factory(reference: str) -> bool:
@@ -210,7 +218,8 @@ def _fingerprint(module: nn.Module) -> Tensor:
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(
-            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            # contiguous() leaves the strides of a 1x1 kernel as they are, and then its bytes cannot be seen
+            value.detach().cpu().clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes()
             if value.ndim
             else bytes(str(value.item()), "ascii")
         )

@@ -4,16 +4,17 @@ neighbours."""
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from kka.detectors.shared import backbones, state
 from kka.detectors.shared.base import Base, Share, Whole
+from kka.detectors.shared.patches import Features, Patches, Pooled, Tiles
 from kka.errors import KkaError, StaleFile
 from kka.records import Images
 
@@ -29,39 +30,6 @@ class Head(nn.Module):
     def __init__(self, fingerprint: Tensor) -> None:
         super().__init__()
         self.register_buffer("fingerprint", fingerprint)
-
-
-class Features(nn.Module):
-    """Pictures (b, 3, h, w) -> what a detector takes of the backbone."""
-
-    def __init__(self, backbone: backbones.Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-
-class Pooled(Features):
-    """The backbone's vector for the whole picture, (b, c)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.backbone(x)[1]
-        return pooled
-
-
-class Patches(Features):
-    """The maps of some layers, each the mean of its 3x3 neighbourhood, enlarged to the finest and side by side: (b, c,
-    h', w')."""
-
-    def __init__(self, backbone: backbones.Backbone, layers: list[int]) -> None:
-        super().__init__(backbone)
-        self.layers = layers
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps, _ = self.backbone(x)
-        chosen = [F.avg_pool2d(maps[i], 3, stride=1, padding=1, count_include_pad=False) for i in self.layers]
-        finest = max((m.shape[2:] for m in chosen), key=lambda side: side[0])
-        return torch.cat(
-            [m if m.shape[2:] == finest else F.interpolate(m, size=finest, mode="bilinear") for m in chosen], 1
-        )
 
 
 @dataclass
@@ -129,15 +97,19 @@ class Mapped(nn.Module):
     """Float pictures (b, 3, h, w) -> their scores (b,), and maps (b, h, w) in the unit of the score, from one look at
     the features."""
 
-    def __init__(self, features: Features, head: PatchHead, size: tuple[int, int]) -> None:
+    down: Tensor
+    across: Tensor
+
+    def __init__(self, features: Patches, head: PatchHead, size: tuple[int, int]) -> None:
         super().__init__()
-        self.features, self.head, self.size = features, head, size
+        self.features, self.head = features, head
+        for name, cells, side in zip(("down", "across"), features.cells(size), size, strict=True):
+            self.register_buffer(name, cells.resampling(side))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
         patches = self.head.patches(features)
-        maps = F.interpolate(patches[:, None], size=self.size, mode="bilinear").squeeze(1)
-        return self.head.pooled(features, patches), maps
+        return self.head.pooled(features, patches), self.down @ patches @ self.across.T
 
 
 @dataclass
@@ -145,21 +117,30 @@ class Patchwise(Frozen):
     """`layers` are places in the backbone's list of maps, from 0. A picture's score is the mean over the `top_share` of
     its patches that score highest: 0 is the highest alone, for small defects; 1 is for pictures that are odd as a
     whole. At most `most_patches` of all normals', and of all anomalies', are looked at in a fit, as many of each
-    picture: they bound memory."""
+    picture: they bound memory. Where it is known what an anomaly was made from, those of its patches count that differ
+    from it by more than the share `usual_share` of normal patches differ from the one most like them. Pictures larger
+    than `tile` pixels are looked at in overlapping tiles of that side."""
 
     layers: list[int] = field(default_factory=lambda: [1, 2])
     top_share: Share = 0.1
     most_patches: Whole = 100_000
+    usual_share: Share = 0.9
+    tile: Annotated[int, Field(ge=16)] | None = None
 
     @cached_property
-    def features(self) -> Features:
+    def features(self) -> Patches:
         backbone = backbones.load(self.backbone)
         if not self.layers or not all(0 <= i < backbone.depth for i in self.layers):
             raise KkaError(
                 f"the detector '{self.name}': layers wants places from 0 to {backbone.depth - 1} in the backbone's"
                 f" maps, got {self.layers}."
             )
-        return Patches(backbone, self.layers)
+        if self.tile is None:
+            return Patches(backbone, self.layers)
+        try:
+            return Tiles(backbone, self.layers, self.tile)
+        except KkaError as error:
+            raise KkaError(f"the detector '{self.name}': {error}") from None
 
     def mapper(self) -> Mapped:
         """The fitted module from float pictures (b, 3, h, w) in 0 to 1 to scores (b,) and maps (b, h, w); plain enough
@@ -179,11 +160,15 @@ class Patchwise(Frozen):
         w, 3)."""
         return self.score_with_map(images)[1]
 
+    def patches_each(self, n: int) -> int:
+        """How many patches of each of n pictures are looked at, if it has as many."""
+        return max(1, self.most_patches // n)
+
     def rows(self, images: Tensor) -> Tensor:
         """Patches of uint8 pictures (n, 3, h, w), at random as many of each: (n, patches, c)."""
         if not len(images):
             return self._flat(torch.zeros(1, 3, *images.shape[2:]))[:0]
-        each = max(1, self.most_patches // len(images))
+        each = self.patches_each(len(images))
 
         def some(x: Tensor) -> Tensor:
             patches = self._flat(x)

@@ -81,6 +81,13 @@ def test_another_normalisation_is_another_backbone(tmp_path):
         assert not torch.equal(before, backbones.load(saved(MODELS["resnet"][0], tmp_path, **change)).fingerprint)
 
 
+def test_the_fingerprint_is_of_the_weights_and_not_of_their_layout_in_memory():
+    torch.manual_seed(0)
+    maps = torch.nn.Conv2d(3, 4, 1)  # contiguous in both layouts, with strides of either
+    before = backbones.Backbone(maps).fingerprint
+    assert torch.equal(before, backbones.Backbone(maps.to(memory_format=torch.channels_last)).fingerprint)
+
+
 def test_loading_draws_nothing_from_the_callers_numbers(factory):
     torch.manual_seed(5)
     backbones.load(f"{factory}:two")

@@ -1,6 +1,7 @@
 import shutil
 import socket
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from kka.datasets.shared import feedback
+from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.project import doctor, presets
 from kka.project.config import check_config
@@ -221,6 +223,22 @@ def test_a_run_that_cannot_end_does_not_begin(cache: Path, capsys: pytest.Captur
 def test_where_a_model_is_looked_for(cache: Path, reference: str, offline: bool, mark: str, said: str) -> None:
     found = reachable("describe", "model", reference, cache, offline=offline)
     assert (found.mark, said in found.detail) == (mark, True)
+
+
+def test_a_backbone_of_a_package_is_looked_for_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, package = next(iter(PACKAGED.items()))
+
+    def found() -> Finding:
+        return reachable("detect", "model", name, cache, offline=True)
+
+    monkeypatch.setattr(doctor, "version", {package: "0.1.0"}.__getitem__)
+    assert found() == Finding("ok", "detect", f"model {name}: in the package {package} 0.1.0")
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", absent)
+    assert found().mark == "fail" and f"{package} is not installed. Say: pip install -e '.[photos]'" in found().detail
 
 
 def test_a_data_set_is_not_a_model(cache: Path) -> None:
