@@ -9,16 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import trange
 
 from kka.detectors.shared.base import Amount, Pictures, Share, Whole
 from kka.detectors.shared.changes import changed_patches, usual_distance
+from kka.detectors.shared.coreset import coreset
 from kka.detectors.shared.features import Bank, PatchHead, Patchwise, spread
 from kka.log import Log
-
-_PROJECTED = (
-    128  # dimensions in which the coreset is chosen: distances hold to a few per cent (Johnson and Lindenstrauss)
-)
 
 
 class Banks(PatchHead):
@@ -89,19 +85,5 @@ class Detector(Patchwise):
         return outside[distances > apart.quantile(self.prune_share)] if len(apart) else outside
 
     def _coreset(self, rows: Tensor) -> Tensor:
-        """The places of rows (n, d) that a greedy k-centre choice takes: each is the farthest from those before it."""
         wanted = min(self.most_stored, round(self.coreset_share * len(rows)) or min(1, len(rows)))
-        if wanted == 0:
-            return torch.zeros(0, dtype=torch.long)
-        if rows.shape[1] > _PROJECTED:
-            rows = rows @ (torch.randn(rows.shape[1], _PROJECTED) / _PROJECTED**0.5)
-        squares, nearest, buffer = rows.square().sum(1), torch.full((len(rows),), torch.inf), torch.empty(len(rows))
-        chosen = torch.zeros(wanted, dtype=torch.long)
-        chosen[0] = torch.randint(len(rows), (1,))
-        for i in trange(1, wanted, desc="coreset", leave=False, disable=None):
-            centre = rows[chosen[i - 1]]
-            torch.mv(rows, centre, out=buffer)
-            buffer.mul_(-2).add_(squares).add_(centre.square().sum())
-            torch.minimum(nearest, buffer, out=nearest)
-            chosen[i] = nearest.argmax()
-        return chosen
+        return coreset(rows, wanted)
