@@ -25,7 +25,7 @@ from kka import detectors
 from kka.datasets import blossom
 from kka.detectors.shared.backbones import BUILT_IN
 from kka.images import read_picture
-from kka.localisation import calibrate
+from kka.regions import calibrate
 from kka.project.doctor import cores
 from kka.records import Images
 from kka.scoring import Scorer

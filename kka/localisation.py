@@ -1,76 +1,103 @@
-"""Where pictures are anomalous: the regions of a map above a threshold, and the threshold that normal pictures set."""
+"""How well maps tell where pictures are anomalous: a higher score is more anomalous, and a mask is true where a picture
+is. All figures lie between 0 and 1.
 
-from dataclasses import dataclass
+They are exact. Every score of an anomalous pixel is a threshold, for between two of them no figure changes its course;
+pixels of equal score pass a threshold together. So the normal pixels, nearly all there are, need only be counted."""
+
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kka import detectors
-from kka.detectors import Detector
-from kka.images.crops import Crop
-from kka.records import Images
+from kka.errors import Collapse, KkaError
+from kka.records import Masks
 
 Maps = NDArray[np.floating]  # (n, h, w)
-QUANTILE = 0.95  # of the highest pixels of calibration normals, where regions begin
-_PART = 256  # pictures whose maps are in memory at a time
+LIMITS = {"aupro": 0.3, "aupro_05": 0.05}  # the false positive rates up to which the overlap is integrated
 
 
-@dataclass(frozen=True)
-class Region:
-    """Connected pixels above a threshold: the box around them and their number, in pixels, and the highest score."""
+class Pixels:
+    """The pixels of maps (n, h, w) under masks of their shape, and of the `others`, maps of normal pictures that are
+    looked at one after the other. Memory holds the anomalous pixels, and one of the others at a time.
 
-    x: int
-    y: int
-    width: int
-    height: int
-    area: int
-    score: float
+    Raises KkaError where nothing is anomalous, or nothing normal, and Collapse for a score that is not finite."""
+
+    def __init__(self, maps: Maps, masks: Masks, others: Iterable[Maps] = ()) -> None:
+        if maps.ndim != 3 or maps.shape != masks.shape:
+            raise KkaError(f"localisation wants maps (n, h, w) and masks alike, got {maps.shape} and {masks.shape}.")
+        # ascending, each once, with how many anomalous pixels have it and what these add to the overlap
+        self._scores, places = np.unique(_finite(maps[masks]), return_inverse=True)
+        self._anomalous = np.bincount(places)
+        self._overlap = np.bincount(places, _shares_of_regions(masks))
+        self._below = np.zeros(len(self._scores), np.int64)  # normal pixels that score lower ...
+        self._up_to = np.zeros(len(self._scores), np.int64)  # ... or no higher
+        self._normal = 0
+        for normal in (maps[~masks], *others):
+            self._count(_finite(normal))
+        if not self._normal or not len(self._scores):
+            raise KkaError(
+                f"localisation wants normal and anomalous pixels, got {self._normal} and {int(masks.sum())}. Look at"
+                " the masks."
+            )
+
+    def _count(self, normal: Maps) -> None:
+        ordered = np.sort(normal, axis=None)
+        self._below += np.searchsorted(ordered, self._scores, side="left")
+        self._up_to += np.searchsorted(ordered, self._scores, side="right")
+        self._normal += len(ordered)
+
+    def auroc(self) -> float:
+        """The probability that an anomalous pixel scores above a normal one, a tie counting half."""
+        wins = (self._anomalous * (self._below + self._up_to)).sum()
+        return float(wins / (2 * self._anomalous.sum() * self._normal))
+
+    def average_precision(self) -> float:
+        """The precision at each step of recall, averaged by the size of the step."""
+        steps = self._anomalous[::-1]
+        found, false = steps.cumsum(), self._normal - self._below[::-1]
+        return float((steps * (found / (found + false))).sum() / steps.sum())
+
+    def aupro(self, limit: float = LIMITS["aupro"]) -> float:
+        """The area under the per-region overlap, over false positive rates from 0 to `limit` and as a share of it
+        (Bergmann et al. 2021, "The MVTec Anomaly Detection Dataset", IJCV): the overlap at a threshold is the mean over
+        all regions of the share of a region's pixels that lie at or above it, so small defects count as much as large
+        ones. Pixels of a region touch by an edge or a corner."""
+        if not 0 < limit <= 1:
+            raise KkaError(f"aupro wants a limit in (0, 1], got {limit}.")
+        rates, overlap = self._curve()
+        end = int(np.searchsorted(rates, limit))  # the first point at or behind the limit
+        share = (limit - rates[end - 1]) / (rates[end] - rates[end - 1])
+        last = overlap[end - 1] + share * (overlap[end] - overlap[end - 1])
+        return float(np.trapezoid([*overlap[:end], last], [*rates[:end], limit]) / limit)
+
+    def _curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The corners of the overlap over the false positive rate, from (0, 0) to (1, 1). Between two thresholds the
+        curve runs level, for normal pixels alone are passed; where a threshold's pixels are passed, it rises."""
+        reached = np.concatenate([[0.0], self._overlap[::-1].cumsum()])
+        passed = self._normal - np.stack([self._up_to, self._below], 1)[::-1].ravel()
+        return (
+            np.concatenate([[0.0], passed / self._normal, [1.0]]),
+            np.concatenate([[0.0], np.stack([reached[:-1], reached[1:]], 1).ravel(), [1.0]]),
+        )
+
+    def figures(self) -> dict[str, float]:
+        """pixel_auroc, pixel_ap, and the area under the per-region overlap up to either limit."""
+        areas = {name: self.aupro(limit) for name, limit in LIMITS.items()}
+        return {"pixel_auroc": self.auroc(), "pixel_ap": self.average_precision(), **areas}
 
 
-def calibrate(detector: Detector, normals: Images) -> tuple[NDArray[np.float64], float | None]:
-    """The scores (n,) of calibration normals (n, h, w, 3), and the threshold that only a twentieth of them exceed
-    anywhere: the `QUANTILE` of the highest values of their maps. None where the detector has no maps."""
-    parts = np.array_split(normals, -(-len(normals) // _PART))
-    found = [_scores_and_peaks(detector, part) for part in parts]
-    scores = np.concatenate([scores for scores, _ in found])
-    peaks = [peaks for _, peaks in found if peaks is not None]
-    return scores, float(np.quantile(np.concatenate(peaks), QUANTILE)) if peaks else None
+def _shares_of_regions(masks: Masks) -> NDArray[np.float64]:
+    """What each anomalous pixel, in the order of masks, adds to the mean overlap of all regions."""
+    from scipy.ndimage import label
+
+    touching = np.zeros((3, 3, 3), bool)
+    touching[1] = True  # its neighbours of the same picture, by corners too
+    regions, n = label(masks, touching)
+    own = regions[masks]
+    return 1 / (n * np.bincount(own)[own])
 
 
-def pixel_threshold(detector: Detector, calibration: Images) -> float | None:
-    """Where regions begin, as `calibrate` has it."""
-    return calibrate(detector, calibration)[1]
-
-
-def _scores_and_peaks(detector: Detector, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    scores, maps = detectors.score_with_map(detector, images)
-    return scores, None if maps is None else maps.max((1, 2))
-
-
-def regions(scores: NDArray[np.floating], threshold: float) -> list[Region]:
-    """The regions of a map (h, w) that lie above the threshold, the highest score first. Pixels of a region touch by an
-    edge or a corner."""
-    from scipy.ndimage import find_objects, label, maximum
-
-    labels, n = label(scores > threshold, np.ones((3, 3)))
-    numbers = np.arange(1, n + 1)
-    columns = zip(find_objects(labels), np.bincount(labels.ravel())[1:], maximum(scores, labels, numbers), strict=True)
-    found = [
-        Region(x.start, y.start, x.stop - x.start, y.stop - y.start, int(area), float(highest))
-        for (y, x), area, highest in columns
-    ]
-    return sorted(found, key=lambda region: -region.score)
-
-
-def in_picture(region: Region, crop: Crop, side: int) -> Region:
-    """The region of a square map, `side` pixels wide, in the pixels of the picture that the map's `crop` was cut from:
-    the smallest box of whole pixels around it."""
-    left, right = (crop.left + n for n in _stretched(region.x, region.width, crop.width, side))
-    top, bottom = (crop.top + n for n in _stretched(region.y, region.height, crop.height, side))
-    area = max(1, round(region.area * crop.width * crop.height / side**2))
-    return Region(left, top, right - left, bottom - top, area, region.score)
-
-
-def _stretched(start: int, length: int, whole: int, side: int) -> tuple[int, int]:
-    """Where a stretch of `side` pixels begins and ends, rounded outwards, when they become `whole`."""
-    return start * whole // side, -(-(start + length) * whole // side)
+def _finite(maps: Maps) -> Maps:
+    if holes := int((~np.isfinite(maps)).sum()):
+        raise Collapse(f"localisation wants finite scores, got {holes} NaN or infinite ones. Look at the detector.")
+    return maps

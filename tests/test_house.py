@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "kka.evaluation",
         "kka.training",
         "kka.alignment",
-        "kka.localisation",
+        "kka.regions",
         "kka.synthesizers",
         "kka.synthesizers.*",
         "kka.mini",

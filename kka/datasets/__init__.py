@@ -1,6 +1,7 @@
 """The data sets, one file each: what a file may hold is said by `Dataset`. Nothing else needs to know of a new one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from kka import registry
@@ -88,7 +89,12 @@ def load(name: str, seed: int, image_size: int, **options: Any) -> Splits:
     splits: Splits = module.load(seed, image_size, **{k: v for k, v in options.items() if k in known})
     for part in PARTS:
         _complete(name, part, getattr(splits, part))
-    return splits
+    return Splits(*(_with_marks_alone(getattr(splits, part)) for part in PARTS))
+
+
+def _with_marks_alone(split: Split) -> Split:
+    """The split without masks where none of them marks anything, such as those of normals alone."""
+    return split if split.masks is None or split.masks.any() else replace(split, masks=None)
 
 
 def _complete(name: str, part: str, split: Split) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kka.datasets.shared.captions import lines, table
 from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, read
+from kka.datasets.shared.masks import with_masks
 from kka.errors import KkaError
 from kka.records import PARTS, Splits
 from kka.registry import suggestion
@@ -34,12 +35,13 @@ def load(
     """The pictures that `source` lists in its column file, their paths relative to its own folder.
 
     Columns that may be there: label (0 or normal, 1 or anomaly; without it all are normal), caption (several rows of a
-    picture make several; where it is empty or not there, `caption`), group (of an anomaly, such as scratch), part
-    (train, calibration, validation or test). Without parts the pictures are divided as the data set folder does. Of
+    picture make several; where it is empty or not there, `caption`), group (of an anomaly, such as scratch), mask (a
+    picture that is not 0 where an anomaly is; several rows may name several), part (train, calibration, validation or
+    test). Without parts the pictures are divided as the data set folder does. Of
     pictures that are the same one stays, of the test split sooner than of another. Raises KkaError for a row that does
     not fit."""
     path = Path(source).expanduser()
-    rows = table("csv", path, ["file"], ["label", "caption", "group", "part"])
+    rows = table("csv", path, ["file"], ["label", "caption", "group", "mask", "part"])
     files, parts = _merged(path, rows, caption)
     # what is tested comes first, so that it is the others that lose what they share with it
     order = sorted(range(len(files)), key=lambda i: -PARTS.index(parts[i]) if parts[i] else 0)
@@ -47,8 +49,10 @@ def load(
         "csv", [files[i] for i in order], image_size, unreadable_share=unreadable_share, squeeze=squeeze
     )
     kept = first_ones("csv", split, paths, near_duplicates)
-    split, of = split.take(kept), dict(zip((f.path for f in files), parts, strict=True))
-    named = np.array([of[paths[i]] for i in kept])
+    split, paths = split.take(kept), [paths[i] for i in kept]
+    split = with_masks("csv", split, paths, _masks(path, rows), squeeze=squeeze)
+    of = dict(zip((f.path for f in files), parts, strict=True))
+    named = np.array([of[p] for p in paths])
     if not named.any():
         return divide("csv", split, seed, Shares(calibration, validation, test))
     return Splits(*(split.take(_of(named, part)) for part in PARTS))
@@ -80,6 +84,20 @@ def _merged(path: Path, rows: Sequence[dict[str, str]], caption: str) -> tuple[l
     if without and any(parts.values()):
         raise KkaError(f"csv: {path}: every picture wants a part, or none; {without[0]} has none.")
     return [f if f.caption else File(f.path, f.label, f.group, caption) for f in files.values()], list(parts.values())
+
+
+def _masks(path: Path, rows: Sequence[dict[str, str]]) -> dict[Path, list[Path]]:
+    """The masks of each picture that has some."""
+    owned: dict[Path, list[Path]] = {}
+    for number, row in enumerate(rows, start=2):
+        mask = path.parent / row.get("mask", "")
+        if row.get("mask") and not mask.is_file():
+            raise KkaError(
+                f"csv: {path}, line {number}: there is no mask {mask}. Mend its path, or leave the cell empty."
+            )
+        if row.get("mask"):
+            owned.setdefault(path.parent / row["file"], []).append(mask)
+    return owned
 
 
 def _label(where: str, text: str) -> int:

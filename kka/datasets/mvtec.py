@@ -1,5 +1,6 @@
 """One category in the layout of MVTec AD (Bergmann et al. 2019): train/good, test/good, test/DEFECT. The layout of many
-others too, VisA among them, and easy to bring your own pictures into. The masks in ground_truth are not read."""
+others too, VisA among them, and easy to bring your own pictures into. Masks in ground_truth/DEFECT tell where a test
+picture is anomalous."""
 
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from kka.datasets.shared.captions import captioned
 from kka.datasets.shared.files import File, Levels, Share, divide_tested, first_ones, folder, pictures, read, recaption
+from kka.datasets.shared.masks import find, with_masks
 from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
@@ -36,21 +38,25 @@ def load(
     Of train/good the share `calibration` sets the boundary. Of the official test pictures the share `validation` of the
     good ones and of each defect is there to choose by, and the rest is the test split; 0 keeps all of them in it.
     Captions as the data set folder has them; without any, every picture is "a photo of a CATEGORY". Pictures that are
-    tested are left out of training. Raises KkaError where folders or pictures are missing."""
+    tested are left out of training. Masks are ground_truth/DEFECT/NAME_mask.png (`masks.find`). Raises KkaError where
+    folders or pictures are missing, or a mask fits no picture."""
     root = folder("mvtec", "source", source) / category
     if not root.is_dir():
         known = sorted(p.parent.name for p in root.parent.glob("*/train"))
         hint = suggestion(category, known) if known else f" Is {source} the folder above the categories?"
         raise KkaError(f"mvtec: {source} has no category '{category}'.{hint}")
-    files = [*_tested(root), *(File(p, 0, "good") for p in pictures("mvtec", _good(root / "train")))]
+    tested = _tested(root)
+    owned = find("mvtec", root / "ground_truth", [f.path for f in tested], root / "test")
+    files = [*tested, *(File(p, 0, "good") for p in pictures("mvtec", _good(root / "train")))]
     default = caption or f"a photo of a {category.replace('_', ' ')}"
     files = captioned("mvtec", files, captions, [root], default)
     split, paths = read("mvtec", files, image_size, unreadable_share=unreadable_share, squeeze=squeeze)
     kept = first_ones("mvtec", split, paths, near_duplicates)
     split, paths = split.take(kept), [paths[i] for i in kept]
     split = recaption(split, paths, None if captions else captioner)
-    tested = np.array([p.is_relative_to(root / "test") for p in paths])
-    return divide_tested(split, tested, seed, calibration, validation)
+    split = with_masks("mvtec", split, paths, owned, squeeze=squeeze)
+    of_test = np.array([p.is_relative_to(root / "test") for p in paths])
+    return divide_tested(split, of_test, seed, calibration, validation)
 
 
 def _good(folder: Path) -> Path:

@@ -69,14 +69,15 @@ def open_picture(source: Path | bytes, name: str = "", *, side: int | None = Non
             upright = (height, width) if turned else (width, height)
             return Picture(rgb(ImageOps.exif_transpose(image)), width, height, mode, kind, upright)
     except Exception as error:  # Pillow's decoders fail in many ways, and each means the same to the user
-        raise UnreadablePicture(name or _name(source), _reason(error)) from None
+        raise UnreadablePicture(name or _name(source), reason_of(error)) from None
 
 
 def _name(source: Path | bytes) -> str:
     return str(source) if isinstance(source, Path) else "a picture"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a decoder failed, in its own words but short."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no picture that Pillow knows"
     return " ".join(str(error).split())[:160] or type(error).__name__
@@ -138,7 +139,7 @@ def read_shard(path: Path) -> Images:
         pictures = parquet.read(path, [parquet.IMAGE])[parquet.IMAGE]
         return np.stack([decode(picture, f"row {i}") for i, picture in enumerate(pictures)])
     except (UnreadablePicture, ValueError) as error:
-        reason = error.reason if isinstance(error, UnreadablePicture) else _reason(error)
+        reason = error.reason if isinstance(error, UnreadablePicture) else reason_of(error)
         raise BrokenFile(f"{path}: wanted a shard of pictures, got a broken file ({reason}).") from None
 
 

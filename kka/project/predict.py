@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kka.drift import DEFECTS, drift
 from kka.errors import KkaError
-from kka.localisation import Region
+from kka.regions import Region
 from kka.records import write_json, write_text
 from kka.scoring import Scored, Scorer
 

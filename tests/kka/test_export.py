@@ -15,7 +15,7 @@ from kka.detectors.shared import features
 from kka.detectors.shared.base import Base
 from kka.errors import KkaError
 from kka.images import prepare
-from kka.localisation import calibrate
+from kka.regions import calibrate
 from kka.project.cli import app
 from kka.scoring import Scorer
 from tests.conftest import photographs

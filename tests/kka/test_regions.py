@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kka import localisation
+from kka import regions as regions_module
 from kka.images import open_picture, prepare
 from kka.images.crops import crop
-from kka.localisation import Region, calibrate, in_picture, pixel_threshold, regions
+from kka.regions import Region, calibrate, in_picture, pixel_threshold, regions
 
 
 class Maps:
@@ -44,7 +44,7 @@ def test_the_threshold_is_what_one_in_twenty_normals_exceeds_somewhere() -> None
 
 
 def test_maps_of_few_normals_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(localisation, "_PART", 20)
+    monkeypatch.setattr(regions_module, "_PART", 20)
     detector: Any = Maps()
     assert pixel_threshold(detector, grey(*range(101))) == pytest.approx(95)
     # even parts: a last one of a single picture would be computed alone, and rounded otherwise than the rest
