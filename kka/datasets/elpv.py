@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from kka.datasets.shared.captions import text
-from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, read
+from kka.datasets.shared.division import Shares, divide
+from kka.datasets.shared.files import File, Levels, Share, first_ones, read
 from kka.errors import KkaError
 from kka.records import Splits
 

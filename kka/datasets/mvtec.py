@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from kka.datasets.shared.captions import captioned
-from kka.datasets.shared.files import File, Levels, Share, divide_tested, first_ones, folder, pictures, read, recaption
+from kka.datasets.shared.division import divide_tested
+from kka.datasets.shared.files import File, Levels, Share, first_ones, folder, pictures, read, recaption
 from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion
@@ -50,7 +51,7 @@ def load(
     split, paths = split.take(kept), [paths[i] for i in kept]
     split = recaption(split, paths, None if captions else captioner)
     tested = np.array([p.is_relative_to(root / "test") for p in paths])
-    return divide_tested(split, tested, seed, calibration, validation)
+    return divide_tested("mvtec", split, tested, seed, calibration, validation)
 
 
 def _good(folder: Path) -> Path:
