@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kka.errors import KkaError
-from kka.records import Images, whole_file
+from kka.records import Images, Masks, whole_file
 
 _GAP, _LINE, _TITLE = 10, 13, 22  # pixels of a contact sheet: between its parts, a line of a note, a title
 
@@ -21,6 +21,11 @@ def heat_map(images: Images, share: NDArray[np.float64]) -> Images:
     colours = (1.5 - np.abs(x)).clip(0, 1) * 255  # the common "jet"
     grey = images.mean(3, keepdims=True)
     return np.asarray((0.5 * grey + 0.5 * colours).round().astype(np.uint8))
+
+
+def silhouettes(masks: Masks) -> Images:
+    """Masks (n, h, w) as pictures uint8 (n, h, w, 3): white where they are, black elsewhere."""
+    return np.where(masks[..., None], 255, np.zeros(3)).astype(np.uint8)
 
 
 def contact_sheet(

@@ -214,7 +214,7 @@ class Layout:
         """All figures of a round by stage and name, e.g. {"evaluate": {"auroc": 0.9, ...}, ...}; stages that it lacks
         are empty. Raises KkaError where it has not been evaluated."""
         files = self.round(name)
-        paths = {stage: files.metrics(stage) for stage in ("describe", "assess", "detect", "align")}
+        paths = {stage: files.metrics(stage) for stage in ("describe", "synthesize", "assess", "detect", "align")}
         figures = {stage: read_json(path) if path.exists() else {} for stage, path in paths.items()}
         return {"round": name} | figures | {"evaluate": read_json(files.metrics("evaluate"))}
 

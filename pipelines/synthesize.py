@@ -1,8 +1,11 @@
 """A picture of each description that was kept, and controls: pictures of normal captions, made the same way."""
 
+from typing import Any
+
 import numpy as np
 
 from kka import synthesizers
+from kka.defects.scenes import tally
 from kka.images import read_images, write_images
 from kka.records import texts, write_json
 from kka.spectrum import match_spectrum
@@ -30,7 +33,9 @@ def main(run: Run) -> None:
         matched = match_spectrum(read_images(files.anomalies), read_images(files.controls), normal.images)
         for folder, pictures in zip(wanted, matched, strict=True):
             write_images(folder, pictures)
-    write_json(files.metrics("synthesize"), {folder.name: len(lines) for folder, lines in wanted.items()})
+    records = synthesizers.read_details(files.anomalies)
+    counts: dict[str, Any] = {folder.name: len(lines) for folder, lines in wanted.items()}
+    write_json(files.metrics("synthesize"), counts | (tally(records) if records else {}))
 
 
 def _caption(captions: str, number: int) -> str:

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka", "kka.errors", "kka.log"),
     ("kka.records", "kka.registry"),
     ("kka.images", "kka.images.*"),
-    ("kka.controls", "kka.metrics", "kka.embeddings", "kka.charts"),
+    ("kka.controls", "kka.metrics", "kka.embeddings", "kka.charts", "kka.defects", "kka.defects.*"),
     ("kka.spectrum", "kka.drawing", "kka.describing", "kka.describing.*"),
     ("kka.datasets.shared", "kka.datasets.shared.*", "kka.detectors.shared", "kka.detectors.shared.*"),
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),

@@ -47,6 +47,17 @@ class Retriever(Protocol):
         ...
 
 
+@runtime_checkable
+class Retoucher(Protocol):
+    """A synthesizer that draws on photographs, and leaves them as they are beside what it draws."""
+
+    draws_on: str
+
+    def synthesize(self, texts: Sequence[str], seeds: Sequence[int]) -> Drawn:
+        """One picture for each text, with what it was made from; `draws_on` is the hash of all that may be that."""
+        ...
+
+
 def names() -> list[str]:
     """The synthesizers that there are."""
     return registry.names(__name__)
@@ -71,10 +82,12 @@ def create(name: str, options: dict[str, Any], **data: Any) -> Synthesizer:
 
 
 def check_generates(name: str, synthesizer: Synthesizer) -> None:
-    """Raises KkaError for a retriever: photographs have the right spectrum, and are told apart by their bytes."""
-    if isinstance(synthesizer, Retriever):
+    """Raises KkaError for a retriever, and for one that draws on photographs: those have the right spectrum, and are
+    told apart by their bytes."""
+    if isinstance(synthesizer, Retriever | Retoucher):
+        does = "hands out" if isinstance(synthesizer, Retriever) else "draws on"
         raise KkaError(
-            f"synthesize.match_spectrum: '{name}' hands out photographs, which have nothing to match. Set it to false."
+            f"synthesize.match_spectrum: '{name}' {does} photographs, which have nothing to match. Set it to false."
         )
 
 

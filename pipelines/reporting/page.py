@@ -121,7 +121,7 @@ def _round(run: Run, row: tables.Figures, scores: Scores, strips: Sequence[Strip
         about = (
             f"{describe['kept']} of {describe['attempts']} descriptions were kept and drawn. The detector of the round"
             f" before took {assess['hard']} of the pictures for normal: they are hard. The new detector was trained on"
-            f" {detect['images']} generated ones."
+            f" {detect['images']} generated ones.{tables.drawing(row)}"
         )
     return {
         "name": name,
@@ -164,10 +164,11 @@ def _mistakes(run: Run, detector: Detector) -> list[Strip]:
 
 
 def _strip(strip: Strip) -> dict[str, Any]:
-    maps = [_uri(m) for m in strip.maps] if strip.maps is not None else [""] * len(strip.images)
-    pictures = zip(map(_uri, strip.images), maps, strip.captions, strip.notes, strict=True)
+    rows = (strip.before, strip.images, strip.masks, strip.maps)
+    columns = [[""] * len(strip.images) if row is None else [_uri(picture) for picture in row] for row in rows]
     kind = "small" if max(strip.images.shape[1:3]) <= SMALL else ""
-    names = ("source", "map", "caption", "note")
+    names = ("before", "source", "mask", "map", "caption", "note")
+    pictures = zip(*columns, strip.captions, strip.notes, strict=True)
     return {"title": strip.title, "kind": kind, "pictures": [dict(zip(names, p, strict=True)) for p in pictures]}
 
 

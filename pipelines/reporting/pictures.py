@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kka.detectors import Detector
-from kka.drawing import contact_sheet, heat_map
-from kka.records import Anomaly, Images, Outcome, Pair, read_records, texts
+from kka.drawing import contact_sheet, heat_map, silhouettes
+from kka.records import Anomaly, Changes, Images, Outcome, Pair, read_records, texts
 from pipelines.layout import Layout, RoundFiles
 
 WIDE = 8  # pictures in a row
@@ -21,13 +21,20 @@ REFUSED: tuple[Outcome, ...] = ("normal", "unreadable", "duplicate")
 
 class Strip(NamedTuple):
     """Pictures side by side under a title. `notes` are their scores or groups, `maps` show what is anomalous in them,
-    where the detector can tell."""
+    where the detector can tell. `before` are the normals that they were made from, `masks` where they were changed."""
 
     title: str
     images: Images
     captions: Sequence[str]
     notes: Sequence[str]
     maps: Images | None = None
+    before: Images | None = None
+    masks: Images | None = None
+
+    @property
+    def shown(self) -> list[Images]:
+        """All that is shown of the pictures, from above."""
+        return [row for row in (self.before, self.images, self.masks, self.maps) if row is not None]
 
 
 def strips(layout: Layout, name: str, pool: Sequence[Anomaly], detector: Detector) -> list[Strip]:
@@ -35,17 +42,23 @@ def strips(layout: Layout, name: str, pool: Sequence[Anomaly], detector: Detecto
     most often in the preference pairs, and controls."""
     files = layout.round(name)
     parts = {title: part[:WIDE] for title, part in _parts(files, pool).items() if part}
-    images = layout.read_pictures([a for part in parts.values() for a in part])
-    cuts = np.cumsum([len(part) for part in parts.values()])
+    everything = [a for part in parts.values() for a in part]
+    images, changes = layout.read_pictures(everything), layout.read_changes(everything)
+    rows = np.split(np.arange(len(everything)), np.cumsum([len(part) for part in parts.values()])[:-1])
     shown = [
-        Strip(title, pictures, [a.text for a in part], [f"{a.score:.3f}" for a in part])
-        for (title, part), pictures in zip(parts.items(), np.split(images, cuts[:-1]), strict=True)
+        _strip(title, part, images[i], None if changes is None else changes.take(i))
+        for (title, part), i in zip(parts.items(), rows, strict=True)
     ]
     controls = files.read_controls()
     if controls is not None:
         captions = files.read_control_captions()[:WIDE]
         shown.append(Strip("generated normals", controls[:WIDE], captions, [""] * len(captions)))
     return with_maps(shown, detector)
+
+
+def _strip(title: str, part: Sequence[Anomaly], images: Images, changes: Changes | None) -> Strip:
+    strip = Strip(title, images, [a.text for a in part], [f"{a.score:.3f}" for a in part])
+    return strip if changes is None else strip._replace(before=changes.sources, masks=silhouettes(changes.masks))
 
 
 def _parts(files: RoundFiles, pool: Sequence[Anomaly]) -> dict[str, list[Anomaly]]:
@@ -74,13 +87,14 @@ def with_maps(strips: Sequence[Strip], detector: Detector) -> list[Strip]:
 
 
 def write_sheet(name: str, strips: Sequence[Strip], path: Path) -> None:
-    """The strips of round `name` as one picture, heat maps beneath."""
+    """The strips of round `name` as one picture. What pictures were made from stands above them; masks and heat maps
+    beneath."""
     lines: list[tuple[Images, str, list[str]]] = []
     for strip in strips:
         notes = [f"{note} {text}".strip() for note, text in zip(strip.notes, strip.captions, strict=True)]
-        lines.append((strip.images, f"{name}: {strip.title}", notes))
-        if strip.maps is not None:
-            lines.append((strip.maps, "", [""] * len(strip.maps)))
+        for i, row in enumerate(strip.shown):
+            title = "" if i else f"{name}: {strip.title}"
+            lines.append((row, title, notes if row is strip.images else [""] * len(notes)))
     images, titles, beneath = zip(*lines, strict=True)
     scale = max(1, ENLARGED // strips[0].images.shape[2])
     contact_sheet([list(i) for i in images], titles, beneath, path, scale=scale)

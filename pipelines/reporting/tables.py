@@ -65,6 +65,19 @@ def _cells(figures: Figures, group: str | None, auroc: str) -> dict[str, str]:
     }
 
 
+def drawing(figures: Figures) -> str:
+    """A sentence on the pictures of a round that were drawn on normal ones and show no defect; nothing where none
+    were drawn so."""
+    counts = figures.get("synthesize", {})
+    if "unreadable" not in counts:
+        return ""
+    unknown = f" Unknown kinds: {', '.join(counts['unknown_kinds'])}." if counts["unknown_kinds"] else ""
+    return (
+        f" Of their descriptions {counts['unreadable']} name no kind of defect that the vocabulary knows, and"
+        f" {counts['unchanged']} left their picture as it was.{unknown}"
+    )
+
+
 def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str]:
     """What only known anomalies can tell."""
     return {

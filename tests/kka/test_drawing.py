@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kka.drawing import contact_sheet, heat_map
+from kka.drawing import contact_sheet, heat_map, silhouettes
 from kka.errors import KkaError
 
 
@@ -33,3 +33,10 @@ def test_a_heat_map_goes_from_blue_to_red_over_a_grey_picture() -> None:
     (cold, hot), clipped = heat_map(np.full((1, 2, 2, 3), 100, np.uint8), share)[0]
     assert cold.tolist() == [50, 50, 114] and hot.tolist() == [114, 50, 50]
     assert clipped.tolist() == [cold.tolist(), hot.tolist()]
+
+
+def test_a_silhouette_is_white_where_its_mask_is() -> None:
+    masks = np.array([[[True, False], [False, True]]])
+    drawn = silhouettes(masks)
+    assert drawn.dtype == np.uint8 and drawn.shape == (1, 2, 2, 3)
+    assert (drawn[masks] == 255).all() and (drawn[~masks] == 0).all()

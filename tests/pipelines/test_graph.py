@@ -139,7 +139,7 @@ def test_bytecode_changes_no_dep() -> None:
 def test_the_graph_stays_short() -> None:
     code = [d for stage in STAGES.values() for d in stage["deps"] if d.startswith(("kka/", "pipelines/"))]
     assert len([d for d in code if not d.startswith("kka/mini/")]) <= 90
-    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 240
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 260
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -163,7 +163,7 @@ def test_the_progress_bar_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_folder_is_the_registry() -> None:
-    assert synthesizers.names() == ["bank", "diffusion"]
+    assert synthesizers.names() == ["bank", "diffusion", "retouch"]
     with pytest.raises(KkaError, match="^kka/synthesizers has no 'bnak'. Did you mean 'bank'\\?$"):
         synthesizers.create("bnak", {})
 
