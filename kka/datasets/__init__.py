@@ -24,6 +24,8 @@ class Dataset(Protocol):
     """Options that name a model by Hugging Face id or path; by default none."""
     HUB: bool
     """Whether the option `source` may be the id of a data set on the Hugging Face hub; by default it may not."""
+    PACKAGES: tuple[str, ...]
+    """Packages of the extra `photos` that its pictures come with; by default none."""
 
     def load(self, seed: int, image_size: int, **options: Any) -> Splits:
         """The four splits, with pictures of `image_size` pixels a side. The same arguments give the same splits; no
@@ -59,6 +61,11 @@ def models(name: str) -> tuple[str, ...]:
 def takes_hub_id(name: str) -> bool:
     """Whether the option `source` may be an id of the Hugging Face hub."""
     return bool(getattr(registry.find(__name__, name), "HUB", False))
+
+
+def packages(name: str) -> tuple[str, ...]:
+    """The packages of the extra `photos` that its pictures come with."""
+    return tuple(getattr(registry.find(__name__, name), "PACKAGES", ()))
 
 
 def text_distances(name: str, texts: Sequence[str]) -> list[int | None]:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kka.datasets.shared.captions import lines, table
-from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, read
+from kka.datasets.shared.division import Shares, divide
+from kka.datasets.shared.files import File, Levels, Share, first_ones, read
 from kka.datasets.shared.masks import with_masks
 from kka.errors import KkaError
 from kka.records import PARTS, Splits
@@ -37,11 +38,11 @@ def load(
     Columns that may be there: label (0 or normal, 1 or anomaly; without it all are normal), caption (several rows of a
     picture make several; where it is empty or not there, `caption`), group (of an anomaly, such as scratch), mask (a
     picture that is not 0 where an anomaly is; several rows may name several), part (train, calibration, validation or
-    test). Without parts the pictures are divided as the data set folder does. Of
-    pictures that are the same one stays, of the test split sooner than of another. Raises KkaError for a row that does
-    not fit."""
+    test), item. Without parts the pictures are divided as the data set folder does, those of one item, which look
+    alike, into one split. Of pictures that are the same one stays, of the test split sooner than of another. Raises
+    KkaError for a row that does not fit."""
     path = Path(source).expanduser()
-    rows = table("csv", path, ["file"], ["label", "caption", "group", "mask", "part"])
+    rows = table("csv", path, ["file"], ["label", "caption", "group", "mask", "part", "item"])
     files, parts = _merged(path, rows, caption)
     # what is tested comes first, so that it is the others that lose what they share with it
     order = sorted(range(len(files)), key=lambda i: -PARTS.index(parts[i]) if parts[i] else 0)
@@ -54,7 +55,9 @@ def load(
     of = dict(zip((f.path for f in files), parts, strict=True))
     named = np.array([of[p] for p in paths])
     if not named.any():
-        return divide("csv", split, seed, Shares(calibration, validation, test))
+        items = {path.parent / row["file"]: row["item"] for row in rows if row.get("item")}
+        together = [items.get(p) or str(p) for p in paths] if items else None
+        return divide("csv", split, seed, Shares(calibration, validation, test), together)
     return Splits(*(split.take(_of(named, part)) for part in PARTS))
 
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kka.datasets.shared.captions import captioned
-from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, folder, pictures, read, recaption
+from kka.datasets.shared.division import Shares, divide, groups
+from kka.datasets.shared.files import File, Levels, Share, first_ones, folder, pictures, read, recaption
 from kka.datasets.shared.masks import find, with_masks
 from kka.errors import KkaError
 from kka.records import Splits
 
-PATHS = ("normal", "anomalies", "masks", "captions")
+PATHS = ("normal", "anomalies", "masks", "captions", "group")
 MODELS = ("captioner",)
 
 
@@ -24,6 +25,7 @@ def load(
     captions: str | None = None,
     caption: str = "a photo of a part",
     captioner: str | None = None,
+    group: str | None = None,
     calibration: Share = 0.15,
     validation: Share = 0.1,
     test: Share = 0.15,
@@ -32,7 +34,8 @@ def load(
     near_duplicates: Levels = 1.0,
 ) -> Splits:
     """Divides the pictures below the folder `normal` at random: the shares for calibration, validation and test, the
-    rest to train.
+    rest to train. `group` is a csv (`division.groups`) that tells which pictures show one item, or come from one batch:
+    they look alike, so they come into one split.
 
     `anomalies` is a folder of real ones, for validation and test alone; the folders in it are their groups. Without
     them the reports tell false positives, but no AUROC. `masks` is a folder that tells where in the anomalies they are
@@ -67,7 +70,8 @@ def load(
     split, paths = split.take(kept), [paths[i] for i in kept]
     split = recaption(split, paths, None if captions else captioner)
     split = with_masks(who, split, paths, owned, squeeze=squeeze)
-    return divide(who, split, seed, Shares(calibration, validation, test))
+    together = None if group is None else groups(who, group, paths, split.labels.tolist())
+    return divide(who, split, seed, Shares(calibration, validation, test), together)
 
 
 def _besides(paths: Sequence[Path], place: Path | None) -> list[Path]:

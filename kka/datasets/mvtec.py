@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kka.datasets.shared.captions import captioned
-from kka.datasets.shared.files import File, Levels, Share, divide_tested, first_ones, folder, pictures, read, recaption
+from kka.datasets.shared.division import divide_tested
+from kka.datasets.shared.files import File, Levels, Share, first_ones, folder, pictures, read, recaption
 from kka.datasets.shared.masks import find, with_masks
 from kka.errors import KkaError
 from kka.records import Splits
@@ -55,8 +56,8 @@ def load(
     split, paths = split.take(kept), [paths[i] for i in kept]
     split = recaption(split, paths, None if captions else captioner)
     split = with_masks("mvtec", split, paths, owned, squeeze=squeeze)
-    of_test = np.array([p.is_relative_to(root / "test") for p in paths])
-    return divide_tested(split, of_test, seed, calibration, validation)
+    tested = np.array([p.is_relative_to(root / "test") for p in paths])
+    return divide_tested("mvtec", split, tested, seed, calibration, validation)
 
 
 def _good(folder: Path) -> Path:

@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 
 from kka.datasets.shared import hub
 from kka.datasets.shared.captions import lines, text
-from kka.datasets.shared.files import (
-    File,
-    Levels,
-    Share,
-    Shares,
-    divide,
-    divide_tested,
-    first_ones,
-    folder,
-    pictures,
-    read,
-)
+from kka.datasets.shared.division import Shares, divide, divide_tested
+from kka.datasets.shared.files import File, Levels, Share, first_ones, folder, pictures, read
 from kka.errors import KkaError
 from kka.images import parquet
 from kka.records import Splits
@@ -75,7 +65,7 @@ def load(
     if not tested:
         return divide("oxford102", split.take(kept), seed, Shares(calibration, validation, test))
     return divide_tested(
-        split.take(kept), np.array([paths[i].name in tested for i in kept]), seed, calibration, validation
+        "oxford102", split.take(kept), np.array([paths[i].name in tested for i in kept]), seed, calibration, validation
     )
 
 

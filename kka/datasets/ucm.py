@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kka.datasets.shared.captions import lines, text
-from kka.datasets.shared.files import File, Levels, Share, Shares, divide, first_ones, folder, pictures, read
+from kka.datasets.shared.division import Shares, divide
+from kka.datasets.shared.files import File, Levels, Share, first_ones, folder, pictures, read
 from kka.errors import KkaError
 from kka.records import Splits
 from kka.registry import suggestion

@@ -71,6 +71,7 @@ def examine(root: Path) -> Iterator[Finding]:
         return
     yield Finding("ok", "params.yaml", f"{len(config.rounds)} rounds, the last is {config.last}")
     yield from _names(config)
+    yield from _photos(config)
     yield from _files(config, root)
     yield from (reachable(what, kind, reference, root, offline=offline) for what, kind, reference in needs(config))
 
@@ -89,6 +90,11 @@ def _known(what: str, check: Callable[[str, dict[str, Any]], None], name: str, o
     except KkaError as error:
         return Finding("fail", what, str(error))
     return Finding("ok", what, name)
+
+
+def _photos(config: Config) -> Iterator[Finding]:
+    """The packages of pictures that params.yaml asks for."""
+    yield from (_package(name, "-e '.[photos]'") for name in _of_dataset(datasets.packages, config) or ())
 
 
 def _files(config: Config, root: Path) -> Iterator[Finding]:
@@ -203,6 +209,7 @@ def preflight(config: Config, root: Path) -> None:
     all, or an option is wrong."""
     findings = [
         *_names(config),
+        *_photos(config),
         *(reachable(what, kind, reference, root, offline=hub_is_offline()) for what, kind, reference in needs(config)),
     ]
     if failed := [f"{f.what}: {f.detail}" for f in findings if f.mark == "fail"]:
@@ -238,11 +245,11 @@ def _cached(reference: str, kind: str) -> bool:
     )
 
 
-def _package(name: str) -> Finding:
+def _package(name: str, project: str = "-e .") -> Finding:
     try:
         return Finding("ok", name, version(name))
     except PackageNotFoundError:
-        return Finding("fail", name, "not installed. Install the project again: pip install -e .")
+        return Finding("fail", name, f"not installed. Install the project again: pip install {project}")
 
 
 def _device() -> Finding:

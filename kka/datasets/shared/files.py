@@ -1,5 +1,4 @@
-"""What the data sets on files share: pictures and their captions are found and read, repeats are left out, and a set is
-divided."""
+"""What the data sets on files share: pictures are found and read, and repeats are left out."""
 
 import logging
 from collections import Counter
@@ -16,13 +15,14 @@ from tqdm import tqdm
 
 from kka.errors import KkaError
 from kka.images import DETAIL, UnreadablePicture, open_picture, picture_files, prepare
-from kka.records import Images, Split, Splits, seed_of, sha256
+from kka.records import Images, Split, sha256
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Levels = Annotated[float, Field(ge=0)]
-FEWEST = 20  # normal pictures below which no boundary can be drawn
 _THUMB = 16  # side of the pictures that are compared for near duplicates
 _SHOWN = 3  # names in a sentence
+_BLANK = 2  # grey levels between the darkest and the brightest pixel of a picture that shows nothing
+_DARK = 32  # grey levels that pictures of 16 bits stay below where only 8 to 12 of these are used
 _CUT = 0.05  # share of the pictures that the crop may leave out without a word
 _log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ def pictures(who: str, where: Path) -> list[Path]:
 def read(
     who: str, files: Sequence[File], size: int, *, unreadable_share: float, squeeze: bool = False
 ) -> tuple[Split, list[Path]]:
-    """The pictures that can be read, prepared to `size`, and their files. Those that cannot be are named on the log;
-    raises KkaError where they are more than `unreadable_share` of all."""
+    """The pictures that can be used, prepared to `size`, and their files. Those that cannot be, as they are broken, or
+    said to be normal and of one shade, are named on the log; raises KkaError where they are more than
+    `unreadable_share` of all, and where pictures of 16 bits use so few of these that they are nearly black."""
     prepared: list[Images] = []
     kept: list[File] = []
     kinds: list[_Kind] = []
@@ -75,7 +76,11 @@ def read(
         except UnreadablePicture as error:
             broken.append(f"{file.path} ({error.reason[:60]})")
             continue
-        prepared.append(prepare([picture.rgb], size, squeeze=squeeze))
+        pixels = prepare([picture.rgb], size, squeeze=squeeze)
+        if not file.label and np.ptp(pixels) <= _BLANK:
+            broken.append(f"{file.path} (one shade all over)")
+            continue
+        prepared.append(pixels)
         kept.append(file)
         kinds.append(_Kind(picture.width, picture.height, picture.mode, picture.format))
     if broken:
@@ -83,6 +88,7 @@ def read(
     _report_kinds(who, kinds, squeeze)
     labels = np.array([f.label for f in kept], dtype=np.int64)
     stacked = np.concatenate(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8)
+    _check_depth(who, kinds, stacked)
     return Split(stacked, tuple(f.caption for f in kept), labels, tuple(f.group for f in kept)), [f.path for f in kept]
 
 
@@ -104,12 +110,22 @@ class _Kind(NamedTuple):
 
 
 def _report_broken(who: str, broken: Sequence[str], n: int, unreadable_share: float) -> None:
-    sentence = f"{who}: {len(broken)} of {n} pictures cannot be read: {some(broken)}"
+    sentence = f"{who}: {len(broken)} of {n} pictures cannot be used: {some(broken)}"
     if len(broken) > unreadable_share * n:
         raise KkaError(
             f"{sentence}. Mend or remove them, or raise prepare.options.unreadable_share ({unreadable_share})."
         )
     _log.warning(sentence)
+
+
+def _check_depth(who: str, kinds: Sequence[_Kind], pictures: Images) -> None:
+    """Cameras of 10 or 12 bits write files of 16, whose upper bits are 0."""
+    deep = [i for i, kind in enumerate(kinds) if kind.mode.startswith("I")]
+    if deep and (brightest := int(pictures[deep].max())) < _DARK:
+        raise KkaError(
+            f"{who}: {len(deep)} pictures of 16 bits are nearly black, their brightest pixel is {brightest} of 255."
+            " Does the camera have 10 or 12? Scale its pictures up to 16, or save them with 8."
+        )
 
 
 def _report_kinds(who: str, kinds: Sequence[_Kind], squeeze: bool) -> None:
@@ -195,65 +211,6 @@ def recaption(split: Split, files: Sequence[Path], captioner: str | None) -> Spl
     written = write_captions(captioner, [files[i] for i in normal.tolist()])
     captions = dict(enumerate(split.captions)) | dict(zip(normal.tolist(), written, strict=True))
     return replace(split, captions=tuple(captions.values()))
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Of the normals; the anomalies go to validation and test in the same ratio, each group for itself."""
-
-    calibration: float
-    validation: float
-    test: float
-
-
-def divide(who: str, split: Split, seed: int, shares: Shares) -> Splits:
-    """A set without splits of its own, divided at random. Raises KkaError for too few normals, or shares that leave
-    none to train with."""
-    normals = np.flatnonzero(split.labels == 0)
-    if len(normals) < FEWEST:
-        raise KkaError(
-            f"{who}: wanted at least {FEWEST} normal pictures, got {len(normals)}. A few hundred are better."
-        )
-    if shares.calibration + shares.validation + shares.test >= 1:
-        raise KkaError(
-            f"{who}: calibration, validation and test leave no normals to train with. Lower them below 1 together."
-        )
-    rng = np.random.default_rng(seed_of(seed, "divide"))
-    cuts = np.cumsum([max(1, round(s * len(normals))) for s in (shares.calibration, shares.validation, shares.test)])
-    calibration, validation, test, train = np.split(rng.permutation(normals), cuts)
-    first = shares.validation / max(shares.validation + shares.test, 1e-9)
-    chosen, tested = hold_out(split, np.flatnonzero(split.labels == 1), first, rng)
-    return Splits(
-        train=split.take(np.sort(train)),
-        calibration=split.take(np.sort(calibration)),
-        validation=split.take(np.sort(np.concatenate([validation, chosen]))),
-        test=split.take(np.sort(np.concatenate([test, tested]))),
-    )
-
-
-def divide_tested(split: Split, tested: NDArray[np.bool_], seed: int, calibration: float, validation: float) -> Splits:
-    """A set with a test split of its own: of that the share `validation` of each group is there to choose by; of the
-    other normals the share `calibration` sets the boundary. Where validation would be empty, a tenth of those normals
-    stand for it."""
-    rng = np.random.default_rng(seed_of(seed, "divide"))
-    chosen, test = hold_out(split, np.flatnonzero(tested), validation, rng)
-    trained = rng.permutation(np.flatnonzero(~tested & (split.labels == 0)))
-    sizes = [round(calibration * len(trained)), 0 if len(chosen) else max(1, round(0.1 * len(trained)))]
-    boundary, instead, train = np.split(trained, np.cumsum(sizes))
-    return Splits(*(split.take(np.sort(rows)) for rows in (train, boundary, np.concatenate([chosen, instead]), test)))
-
-
-def hold_out(
-    split: Split, rows: NDArray[np.int64], share: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The `share` of each group among the rows, and the rest."""
-    groups = np.array(split.groups)[rows]
-    held = [
-        rng.permutation(rows[groups == g])[: round(share * int((groups == g).sum()))]
-        for g in dict.fromkeys(groups.tolist())
-    ]
-    chosen = np.concatenate([*held, np.zeros(0, np.int64)]).astype(np.int64)
-    return chosen, np.setdiff1d(rows, chosen)
 
 
 def some(names: Sequence[str]) -> str:

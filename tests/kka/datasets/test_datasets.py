@@ -11,7 +11,7 @@ from kka.records import Split, Splits
 
 
 def test_the_folder_is_the_registry() -> None:
-    shipped = {"blossom", "cifar100", "csv", "folder", "mvtec", "oxford102", "ucm"}
+    shipped = {"blossom", "cifar100", "csv", "elpv", "folder", "mvtec", "oxford102", "ucm"}
     assert shipped <= set(datasets.names()) and "shared" not in datasets.names()
 
 

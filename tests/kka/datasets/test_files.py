@@ -127,12 +127,12 @@ def test_unreadable_pictures_are_named_and_too_many_stop(
     good = write("good", 40)
     good[3].write_bytes(good[3].read_bytes()[:60])
     (tmp_path / "good" / "notes.jpg").write_text("no picture")
-    sentence = "folder: 2 of 41 pictures cannot be read: .*3.png \\(.*\\), .*notes.jpg"
+    sentence = "folder: 2 of 41 pictures cannot be used: .*3.png \\(.*\\), .*notes.jpg"
     with pytest.raises(KkaError, match=sentence + ".*or raise prepare.options.unreadable_share \\(0.01\\)"):
         load("folder", normal=tmp_path / "good")
     with caplog.at_level(logging.WARNING):
         assert sum(n for n, _ in counts(load("folder", normal=tmp_path / "good", unreadable_share=0.1))) == 39
-    assert any("2 of 41 pictures cannot be read" in m for m in caplog.messages)
+    assert any("2 of 41 pictures cannot be used" in m for m in caplog.messages)
 
 
 def test_repeats_are_left_out_so_that_none_straddles(
