@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kka.errors import KkaError
-from kka.images import prepare, prepare_masks
-from kka.records import Changes, Images, Masks, seed_of, write_text
+from kka.images import picture_files, prepare
+from kka.records import Changes, Images, seed_of, write_text
 
 BLOCK = 10  # neighbours in number may be views of one commutator: they stay together
 PARTS = ("test", "calibration", "validation")
@@ -119,19 +119,15 @@ def _divided(parts: Parts, good: Sequence[Photograph], rng: np.random.Generator)
     return divided | {"train": [rest[i] for i in np.sort(rng.permutation(len(rest))[: parts.most])]}
 
 
-def real_defects(name: str, photos: Sequence[Photograph]) -> tuple[Images, Masks | None]:
-    """Pictures of real defects (n, side, side, 3), and their masks where somebody drew them."""
+def real_defects(name: str, photos: Sequence[Photograph]) -> Images:
+    """Pictures of real defects (n, side, side, 3), prepared as the others are."""
     parts = SETS[name]
+    return prepare([Image.open(photo.path) for photo in photos], parts.side, squeeze=parts.squeeze)
 
-    def read(paths: Sequence[Path]) -> list[Image.Image]:
-        return [Image.open(path) for path in paths]
 
-    pictures = prepare(read([p.path for p in photos]), parts.side, squeeze=parts.squeeze)
-    masks = [p.mask for p in photos if p.mask]
-    if not masks:
-        return pictures, None
-    drawn = [np.asarray(mask.convert("L")) > 0 for mask in read(masks)]
-    return pictures, prepare_masks(drawn, parts.side, squeeze=parts.squeeze)
+def textures(side: int) -> Images:
+    """Photographs of everyday things, which stand for the textures of DRAEM: (m, side, side, 3)."""
+    return prepare([Image.open(path) for path in picture_files(_folder("flickr"))[:200]], side)
 
 
 def cutpaste(normals: Images, n: int, seed: int) -> tuple[Images, Changes]:
