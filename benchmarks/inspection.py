@@ -120,9 +120,7 @@ def measured(detector: detectors.Detector, splits: Splits, seed: int) -> dict[st
     return found.figures
 
 
-def _anomalies(
-    name: str, arm: str, seed: int, splits: Splits, chosen: Config
-) -> tuple[Images | None, Changes | None]:
+def _anomalies(name: str, arm: str, seed: int, splits: Splits, chosen: Config) -> tuple[Images | None, Changes | None]:
     normals, n = splits.train.images, chosen.describe.count * len(chosen.rounds)
     if arm == "cutpaste":
         return parts.cutpaste(normals, n, seed)
@@ -172,7 +170,9 @@ def table(results: dict[str, Any]) -> str:
     best of those on normals alone."""
     lines = [f"| set | arm | seeds | {' | '.join(FIGURES)} | error left |", f"|---|---|---|{'---|' * len(FIGURES)}---|"]
     for name in parts.SETS:
-        runs = {arm: [r["figures"] for k, r in sorted(results.items()) if k.startswith(f"{name}-{arm}-")] for arm in ARMS}
+        runs = {
+            arm: [r["figures"] for k, r in sorted(results.items()) if k.startswith(f"{name}-{arm}-")] for arm in ARMS
+        }
         runs = {arm: found for arm, found in runs.items() if found}
         errors = {arm: 1 - statistics.mean(r["last"]["auroc"] for r in found) for arm, found in runs.items()}
         best = min((errors[arm] for arm in ("normals", *ALONE) if arm in errors), default=float("nan"))

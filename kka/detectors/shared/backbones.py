@@ -1,4 +1,5 @@
-"""Frozen feature extractors: a Hugging Face vision model by id or path, or what a factory of the user's own makes.
+"""Frozen feature extractors: a Hugging Face vision model by id or path, EfficientNet-Lite0 from the package registry,
+or what a factory of the user's own makes.
 
 A factory is named `package.module:function` or `path/to/file.py:function`; called without arguments it gives a module
 from float RGB pictures (b, 3, h, w) in 0 to 1 to a list of feature maps (b, c, h', w'), shallow to deep. To name one
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kka.detectors.shared import efficientnet
 from kka.errors import KkaError
 
 BUILT_IN = "kka/mini/features"
@@ -82,6 +84,8 @@ def load(reference: str) -> Backbone:
     had."""
     where = str(Path(__file__).parents[2] / "mini" / "features") if reference == BUILT_IN else reference
     with torch.random.fork_rng(devices=[]):  # whatever a factory draws, a detector's own numbers stay as they are
+        if where == efficientnet.NAME:
+            return Backbone(efficientnet.load())
         return Backbone(_made(*where.rsplit(":", 1)) if is_factory(where) else _pretrained(where))
 
 
