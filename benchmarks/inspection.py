@@ -1,4 +1,5 @@
-"""What generated defects are worth on photographs of real parts: `python -m benchmarks.inspection [SET ...] [--seeds 5]`.
+"""What generated defects are worth on photographs of real parts:
+`python -m benchmarks.inspection [SET ...] [--seeds 5]`.
 
 Sets are in `benchmarks.parts`. Arms, all on the same splits and with the same number of pictures:
 
@@ -106,8 +107,7 @@ def fitted(name: str, arm: str, seed: int, work: Path) -> dict[str, Any]:
     started = time.perf_counter()
     anomalies, changes = _anomalies(name, arm, seed, splits, chosen)
     detector = detectors.create(detector_name, seed_of(seed, arm), **options)
-    known = {} if changes is None else {"changes": changes}
-    detector.fit(splits.train.images, anomalies, **known)
+    detector.fit(splits.train.images, anomalies, changes=changes)
     figures = measured(detector, splits, seed)
     images = 0 if anomalies is None else len(anomalies)
     return {"last": figures | {"images": images}, "seconds": time.perf_counter() - started}

@@ -25,9 +25,9 @@ from kka import detectors
 from kka.datasets import blossom
 from kka.detectors.shared.backbones import BUILT_IN
 from kka.images import read_picture
-from kka.regions import calibrate
 from kka.project.doctor import cores
 from kka.records import Images
+from kka.regions import calibrate
 from kka.scoring import Scorer
 
 MAPPED, LARGE = ("patchcore", "simplenet"), 200  # detectors with maps, and pictures of 256 pixels

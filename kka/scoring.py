@@ -18,8 +18,8 @@ from kka.drawing import heat_map, outlined
 from kka.errors import KkaError
 from kka.images import DETAIL, UnreadablePicture, open_picture, picture_files, prepare, read_split
 from kka.images.crops import crop
-from kka.regions import Region, calibrate, in_picture, regions
 from kka.records import Image, Images
+from kka.regions import Region, calibrate, in_picture, regions
 
 T = TypeVar("T")
 R = TypeVar("R")

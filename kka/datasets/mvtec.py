@@ -56,8 +56,8 @@ def load(
     split, paths = split.take(kept), [paths[i] for i in kept]
     split = recaption(split, paths, None if captions else captioner)
     split = with_masks("mvtec", split, paths, owned, squeeze=squeeze)
-    tested = np.array([p.is_relative_to(root / "test") for p in paths])
-    return divide_tested("mvtec", split, tested, seed, calibration, validation)
+    of_test = np.array([p.is_relative_to(root / "test") for p in paths])
+    return divide_tested("mvtec", split, of_test, seed, calibration, validation)
 
 
 def _good(folder: Path) -> Path:

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from kka.drift import DEFECTS, drift
 from kka.errors import KkaError
-from kka.regions import Region
 from kka.records import write_json, write_text
+from kka.regions import Region
 from kka.scoring import Scored, Scorer
 
 COLUMNS = ("file", "score", "p_value", "alarm")

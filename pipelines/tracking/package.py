@@ -20,9 +20,9 @@ from kka import detectors, metrics
 from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
 from kka.images import read_images, read_shard, shard_path
-from kka.regions import pixel_threshold
 from kka.project.config import Config
 from kka.records import write_json
+from kka.regions import pixel_threshold
 from pipelines.layout import SCORES, Layout, Scores, read_scores
 from pipelines.tracking.database import one_line
 from pipelines.tracking.runs import Tracker

@@ -15,8 +15,8 @@ from kka.detectors.shared import features
 from kka.detectors.shared.base import Base
 from kka.errors import KkaError
 from kka.images import prepare
-from kka.regions import calibrate
 from kka.project.cli import app
+from kka.regions import calibrate
 from kka.scoring import Scorer
 from tests.conftest import photographs
 from tests.kka.test_scoring import project
