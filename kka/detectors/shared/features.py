@@ -86,11 +86,21 @@ class PatchHead(Head):
 
     def top(self, scores: Tensor) -> Tensor:
         """Of scores (b, p), shape (b,)."""
-        return self.highest(scores).mean(1)
+        return top(scores, self.top_share)
 
     def highest(self, scores: Tensor) -> Tensor:
         """Those of scores (b, p) that count, (b, k)."""
-        return scores.topk(max(1, round(self.top_share * scores.shape[1])), 1).values
+        return highest(scores, self.top_share)
+
+
+def highest(scores: Tensor, share: float) -> Tensor:
+    """The share of scores (b, p) that is highest, at least one of each row, (b, k)."""
+    return scores.topk(max(1, round(share * scores.shape[1])), 1).values
+
+
+def top(scores: Tensor, share: float) -> Tensor:
+    """The mean of the highest, (b,)."""
+    return highest(scores, share).mean(1)
 
 
 class Mapped(nn.Module):
@@ -214,6 +224,12 @@ class Bank(nn.Module):
         nearest = torch.cat(parts, 1)
         nearest = nearest.topk(min(k, nearest.shape[1]), largest=False).values
         return (nearest + rows.square().sum(1, keepdim=True)).clamp_min(0)
+
+    def places(self, rows: Tensor) -> Tensor:
+        """Which of the stored rows is the nearest to each of rows (n, d), (n,)."""
+        squares = self.stored.square().sum(1)
+        parts = [rows] if torch.compiler.is_exporting() else rows.split(_TILE)
+        return torch.cat([torch.addmm(squares[None], part, self.stored.T, alpha=-2).argmin(1) for part in parts])
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         """A bank takes as many rows as were saved."""
