@@ -153,11 +153,11 @@ def run(name: str, arm: str, seed: int, work: Path) -> dict[str, Any]:
 
 def write_material(name: str, work: Path) -> None:
     """Trains the writer of a set's own vocabulary, unless it is there."""
-    from kka.mini import defects
+    from kka.mini.train import writer_of_defects
 
     folder = work / f"{name}-writer"
     if not folder.exists():
-        defects.train(VOCABULARIES / f"{name}.yaml", folder)
+        writer_of_defects(folder, VOCABULARIES / f"{name}.yaml")
 
 
 def code() -> Code:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from kka import metrics
 from kka.detectors import Detector
+from kka.localisation import Pixels
 from kka.records import Images, Split
 
 QUANTILE = 0.95  # of the calibration normals' scores, where an alarm begins
 EXPECTED_FALSE_ALARMS = 1 - QUANTILE
+_PART = 32  # pictures whose maps are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,11 @@ def measure(
     level: float,
     seed: int,
 ) -> Measured:
-    """The figures of `evaluate` and `validate`, and with `controls`, generated normals that the detector has not
-    trained on, `controls_auroc`: that of telling them from the calibration normals."""
+    """The figures of `evaluate`, `localise` and `validate`, and with `controls`, generated normals that the detector
+    has not trained on, `controls_auroc`: that of telling them from the calibration normals."""
     scores, boundary = detector.score(test.images), detector.score(calibration.images)
     figures = evaluate(scores, test.labels, test.groups, boundary, bootstrap=bootstrap, level=level, seed=seed)
+    figures |= localise(detector, test)
     figures |= validate(detector.score(validation.images), validation.labels, validation.groups)
     if controls is not None:
         figures["controls_auroc"] = metrics.separation(boundary, detector.score(controls))
@@ -57,8 +60,8 @@ def evaluate(
     seed: int,
 ) -> dict[str, Any]:
     """auroc with the ends of its bootstrap interval at `level` (left out where `bootstrap` is 0), average_precision,
-    fpr95, `threshold` from the calibration normals with the false_positive_rate it has in truth, and under `groups` the
-    auroc of each anomalous group against all normals. Where no anomalies are known, the threshold and
+    fpr95, `threshold` from the calibration normals with the recall and false_positive_rate it has in truth, and under
+    `groups` the auroc of each anomalous group against all normals. Where no anomalies are known, the threshold and
     false_positive_rate are all there is to tell. Raises KkaError where normals are missing."""
     figures: dict[str, Any] = {}
     if labels.any():
@@ -69,12 +72,30 @@ def evaluate(
         figures["average_precision"] = metrics.average_precision(scores, labels)
         figures["fpr95"] = metrics.fpr_at_tpr(scores, labels, 0.95)
     threshold = float(np.quantile(calibration_scores, QUANTILE))
+    if labels.any():
+        figures["recall"] = float((scores[labels == 1] > threshold).mean())
     return {
         **figures,
         "threshold": threshold,
         "false_positive_rate": float((scores[labels == 0] > threshold).mean()),
         "groups": by_group(scores, labels, groups),
     }
+
+
+def localise(detector: Detector, split: Split) -> dict[str, float]:
+    """How well the detector's maps tell where the split is anomalous (`localisation.Pixels`): pixel_auroc, pixel_ap,
+    aupro and aupro_05. Nothing where there are no masks or no maps. Anomalies in which nothing is marked are left out:
+    where they are anomalous, nobody knows."""
+    maps = getattr(detector, "score_map", None)
+    if maps is None or split.masks is None or not split.masks.any():
+        return {}
+    marked, normal = np.flatnonzero(split.masks.any((1, 2))), np.flatnonzero(split.labels == 0)
+    anomalous = np.concatenate([maps(split.images[rows]).astype(np.float32) for rows in _parts(marked)])
+    return Pixels(anomalous, split.masks[marked], (maps(split.images[rows]) for rows in _parts(normal))).figures()
+
+
+def _parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.array_split(rows, max(1, -(-len(rows) // _PART)))
 
 
 def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Sequence[str]) -> dict[str, Any]:

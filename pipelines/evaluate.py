@@ -5,9 +5,9 @@ import statistics
 
 from kka import datasets, detectors, evaluation
 from kka.controls import measuring_controls
-from kka.images import write_images
+from kka.images import write_images, write_masks
 from kka.records import Mistake, Split, whole_folder, write_json, write_records
-from pipelines.layout import write_csv
+from pipelines.layout import MASKS, write_csv
 from pipelines.stage import Run, stage
 
 MOST = 8  # mistakes of either kind
@@ -51,6 +51,8 @@ def write_scores(run: Run, test: Split, calibration: Split, fit: evaluation.Meas
     worst = evaluation.worst(fit.test, test.labels, MOST)
     with whole_folder(run.files.mistakes) as folder:
         write_images(folder, test.images[worst])
+        if test.masks is not None:
+            write_masks(folder / MASKS, test.masks[worst])
         write_records(
             folder / "mistakes.jsonl",
             [Mistake(i, int(test.labels[i]), test.groups[i], test.captions[i], float(fit.test[i])) for i in worst],

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from kka.detectors import Detector
 from kka.errors import BrokenFile, KkaError
-from kka.images import read_captions, read_changes, read_images, read_split
+from kka.images import read_captions, read_changes, read_images, read_masks, read_split
 from kka.project.config import BASELINE as BASELINE  # the stages have it from here
 from kka.records import (
     Anomaly,
     Changes,
     Description,
     Images,
+    Masks,
     Mistake,
     Split,
     read_json,
@@ -35,6 +36,7 @@ from kka.records import (
 SCORES = "scores.csv"
 CURVES = ("step", "loss", "accuracy", "margin")  # the columns of an alignment's curves
 _MISTAKES = "mistakes.jsonl"
+MASKS = "masks"  # a folder beside pictures
 _CAPTIONS = "captions.json"
 
 
@@ -154,6 +156,11 @@ class RoundFiles:
     def read_mistakes(self) -> tuple[list[Mistake], Images]:
         """The mistakes with their pictures."""
         return read_records(self.mistakes / _MISTAKES, Mistake), read_images(self.mistakes)
+
+    def read_masks_of_mistakes(self) -> Masks | None:
+        """Where they are anomalous, where the test split tells."""
+        folder = self.mistakes / MASKS
+        return read_masks(folder) if folder.exists() else None
 
 
 @dataclass(frozen=True)

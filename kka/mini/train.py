@@ -1,6 +1,7 @@
-"""Makes the built-in models anew: `python -m kka.mini.train {lm,t2i,features} [--out DIR] [--seed N]`.
+"""Makes the built-in models anew: `python -m kka.mini.train {lm,defects,t2i,features} [--out DIR] [--seed N]`.
 
-`lm --captions FILE` trains a small writer for any caption corpus, one caption a line (or a JSON list of strings).
+`lm --captions FILE` trains a small writer for any caption corpus, one caption a line (or a JSON list of strings);
+`defects --vocabulary FILE` one that describes the defects of a material.
 """
 
 import argparse
@@ -24,6 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     out = arguments.out or HERE / arguments.model
     if arguments.model == "lm":
         _writer(out, arguments.captions, arguments.seed, arguments.scale, device)
+    elif arguments.model == "defects":
+        writer_of_defects(out, arguments.vocabulary, arguments.seed, arguments.scale, device)
     elif arguments.model == "t2i":
         from kka.mini import t2i
 
@@ -44,6 +47,25 @@ def _writer(out: Path, corpus: Path | None, seed: int, scale: float, device: str
         captions, held_out = divided(read_captions(corpus))
         steps = 800
     lm.train(out, captions, held_out, seed, device, steps=max(1, round(steps * scale)))
+
+
+def writer_of_defects(
+    out: Path, vocabulary: Path | None = None, seed: int = 0, scale: float = 1.0, device: str = "cpu"
+) -> None:
+    """Trains a writer of defects in the words of a vocabulary file, or of the one that is shipped."""
+    import numpy as np
+
+    from kka.defects.sentences import sentences
+    from kka.defects.vocabulary import Vocabulary
+    from kka.mini import lm
+    from kka.records import seed_of
+
+    words = Vocabulary.load(vocabulary)
+    captions, held_out = (
+        sentences(words, n, np.random.default_rng(seed_of(name, seed)))
+        for name, n in (("defects", 50_000), ("defects held out", 2000))
+    )
+    lm.train(out, captions, held_out, seed, device, steps=max(1, round(1200 * scale)))
 
 
 def divided(captions: list[str], every: int = 50) -> tuple[list[str], list[str]]:
@@ -78,9 +100,10 @@ def read_captions(path: Path) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m kka.mini.train", description=__doc__, formatter_class=plain)
-    parser.add_argument("model", choices=["lm", "t2i", "features"])
+    parser.add_argument("model", choices=["lm", "defects", "t2i", "features"])
     parser.add_argument("--out", type=Path, help="folder to write to; default: the built-in model's own")
     parser.add_argument("--captions", type=Path, help="lm: a caption corpus instead of blossom's captions")
+    parser.add_argument("--vocabulary", type=Path, help="defects: a vocabulary instead of the one that is shipped")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of steps, for trials")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from kka import __version__, charts, evaluation
 from kka.detectors import Detector
+from kka.drawing import silhouettes
 from kka.metrics import Comparison
 from kka.project.config import flatten
 from pipelines.layout import Scores
@@ -160,6 +161,7 @@ def _about_mistakes(scores: Scores, threshold: float) -> str:
 
 def _mistakes(run: Run, detector: Detector) -> list[Strip]:
     mistakes, images = run.files.read_mistakes()
+    masks = run.files.read_masks_of_mistakes()
     titles = {0: "normals that score highest", 1: "anomalies that score lowest"}
     strips = []
     for label, title in titles.items():
@@ -167,7 +169,8 @@ def _mistakes(run: Run, detector: Detector) -> list[Strip]:
         if places:
             captions = [mistakes[i].caption.split("\n")[0] for i in places]
             notes = [f"{mistakes[i].score:.3f} {mistakes[i].group}" for i in places]
-            strips.append(Strip(title, images[places], captions, notes))
+            shown = None if masks is None else silhouettes(masks[places])
+            strips.append(Strip(title, images[places], captions, notes, masks=shown))
     return with_maps(strips, detector)
 
 

@@ -30,6 +30,8 @@ LEGEND = {
     " brackets the interval that the number of test pictures leaves. The second one is that of one group of anomalies,"
     " the hardest of round zero on the validation split",
     "FPR95": "the share of false alarms where 95% of the anomalies are found",
+    "AUPRO": "how much of each marked region the maps find, averaged over false positive rates of pixels up to 0.3"
+    " (where the data set has masks)",
     "false alarms": f"normal test pictures above the threshold; {EXPECTED_FALSE_ALARMS:.0%} are expected",
     "readable, distinct": "shares of what the language model wrote",
     "refused": "normal look-alikes + unreadable ones + duplicates",
@@ -89,6 +91,7 @@ def _detection(test: Mapping[str, Any], group: str, auroc: str) -> dict[str, str
         + _fill(" ({auroc_low:.3f}-{auroc_high:.3f})", test, ""),
         f"AUROC {group}": f"{test['groups'][group]:.3f}",
         "FPR95": _fill("{fpr95:.3f}", test),
+        **({"AUPRO": _fill("{aupro:.3f}", test)} if "aupro" in test else {}),
     }
 
 

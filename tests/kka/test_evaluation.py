@@ -1,5 +1,7 @@
 """What a report holds, worked out by hand on six pictures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ def test_the_figures_are_those_of_the_metrics():
     assert found["auroc"] == pytest.approx(6 / 9)
     assert found["groups"] == {"far": 1.0, "near": pytest.approx(3 / 6)}
     assert found["threshold"] == pytest.approx(0.95)
+    assert found["recall"] == pytest.approx(2 / 3)  # and of the anomalies 1.5 and 3
     assert found["false_positive_rate"] == pytest.approx(2 / 3)  # 1 and 2 of the test normals lie above 0.95
     assert found["auroc_low"] <= found["auroc"] <= found["auroc_high"]
     assert 0 <= found["fpr95"] <= 1 and 0 <= found["average_precision"] <= 1
@@ -70,6 +73,36 @@ def test_a_fit_is_measured_on_every_split():
     controls = split([5, 20], [0, 0], ("normal", "normal")).images
     told = evaluation.measure(Brightness(), test, calibration, validation, controls, **how)
     assert told.figures == found.figures | {"controls_auroc": 3 / 4}
+
+
+class Mapped(Brightness):
+    """Its maps are the pictures' first channel."""
+
+    def score_map(self, images):
+        return images[..., 0].astype(float)
+
+
+def test_maps_are_measured_where_the_test_split_has_masks():
+    test = split([0, 10, 20, 15], [0, 0, 0, 1], ("normal", "normal", "normal", "near"))
+    test.images[3, 0, 0] = 30  # the marked pixel is the highest of all
+    masks = np.zeros((4, 2, 2), bool)
+    masks[3, 0, 0] = True
+    marked = dataclasses.replace(test, masks=masks)
+    assert evaluation.localise(Mapped(), marked) == dict.fromkeys(
+        ("pixel_auroc", "pixel_ap", "aupro", "aupro_05"), pytest.approx(1.0)
+    )
+    test.images[3, 0, 0] = 15  # now four of the fifteen others, those of the picture of 20, lie above, three are equal
+    assert evaluation.localise(Mapped(), marked)["pixel_auroc"] == pytest.approx((15 - 4 - 3 / 2) / 15)
+    assert evaluation.localise(Brightness(), marked) == evaluation.localise(Mapped(), test) == {}
+
+
+def test_anomalies_in_which_nothing_is_marked_are_left_out_of_the_figures_of_maps():
+    test = split([0, 40, 30, 10], [0, 1, 1, 0], ("normal", "near", "near", "normal"))
+    masks = np.zeros((4, 2, 2), bool)
+    masks[2, 0] = True
+    # of the picture of 40 nobody knows where: counted as normal, its pixels would lie above what is marked
+    found = evaluation.localise(Mapped(), dataclasses.replace(test, masks=masks))
+    assert found["pixel_auroc"] == pytest.approx((8 + 2 / 2) / 10)  # 8 pixels of normals lie below, 2 are equal
 
 
 def test_without_bootstrap_there_is_no_interval():

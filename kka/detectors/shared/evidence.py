@@ -35,7 +35,7 @@ def grouped(vectors: Tensor, groups: int, seed: int) -> Groups:
 
     scale = vectors.std(0, unbiased=False).clamp_min(1e-6)
     k = max(1, min(groups, len(vectors) // 2))
-    means = KMeans(k, n_init=4, random_state=seed).fit((vectors / scale).double().numpy())
+    means = KMeans(k, n_init=4, random_state=seed % 2**32).fit((vectors / scale).double().numpy())
     return Groups(torch.from_numpy(means.cluster_centers_).to(vectors.dtype), scale)
 
 
