@@ -186,7 +186,7 @@ def _cell(values: Sequence[Any], figure: str) -> str:
     if None in values:
         return ""
     mean = statistics.mean(values)
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    deviation = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean:.0f}" if figure == "images" else f"{mean:.3f}{deviation}"
 
 
