@@ -106,17 +106,25 @@ def manifest(name: str, seed: int, folder: Path) -> tuple[Path, list[Photograph]
 
 
 def _divided(parts: Parts, good: Sequence[Photograph], rng: np.random.Generator) -> dict[str, list[Photograph]]:
-    groups: dict[str, list[Photograph]] = {}
-    for photo in good:
-        groups.setdefault(photo.group, []).append(photo)
-    names = sorted(groups)
-    waiting = [groups[names[i]] for i in rng.permutation(len(names))]
+    groups = _groups(good)
+    waiting = [groups[i] for i in rng.permutation(len(groups))]
     divided: dict[str, list[Photograph]] = {part: [] for part in PARTS}
     for part, size in zip(PARTS, parts.sizes, strict=True):
         while len(divided[part]) < size:
             divided[part] += waiting.pop()
     rest = [photo for group in waiting for photo in group]
     return divided | {"train": [rest[i] for i in np.sort(rng.permutation(len(rest))[: parts.most])]}
+
+
+def _groups(photos: Sequence[Photograph]) -> list[list[Photograph]]:
+    """Those of each group, in the order of their names. Groups that have a picture in common are one."""
+    groups: dict[str, dict[Path, Photograph]] = {}
+    for photo in photos:
+        joined = {photo.path: photo}
+        for name in [name for name, members in groups.items() if name == photo.group or photo.path in members]:
+            joined = groups.pop(name) | joined
+        groups[photo.group] = joined
+    return [list(groups[name].values()) for name in sorted(groups)]
 
 
 def real_defects(name: str, photos: Sequence[Photograph]) -> Images:
