@@ -345,12 +345,13 @@ def _head(first: str, cells: list[str]) -> list[str]:
 
 
 def _table(runs: list[dict[str, Any]], names: list[str], figure: str) -> str:
-    lines = _head("", names)
+    """A row each; one for those that are the same."""
+    same: dict[str, list[str]] = {}
     for row, title in ROWS.items():
-        lines.append(
-            f"| {row}: {title} | {' | '.join(_cell([r[f'{row} {name}'][figure] for r in runs]) for name in names)} |"
-        )
-    return "\n".join(lines)
+        cells = " | ".join(_cell([r[f"{row} {name}"][figure] for r in runs]) for name in names)
+        same.setdefault(cells, []).append(f"{row}: {title}")
+    lines = _head("", names)
+    return "\n".join([*lines, *(f"| {'; '.join(rows)} | {cells} |" for cells, rows in same.items())])
 
 
 def _closed(runs: list[dict[str, Any]], names: list[str], figure: str) -> list[str]:
@@ -383,7 +384,7 @@ def _data(source: Path | None) -> str:
 
 
 def _cell(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+    return f"{statistics.mean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:

@@ -175,7 +175,7 @@ def _worth(runs: list[dict[str, float]], name: str) -> str:
 
 
 def _cell(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+    return f"{statistics.mean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def complete() -> list[dict[str, Any]]:

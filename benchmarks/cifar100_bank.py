@@ -108,7 +108,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    spread = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
 
 

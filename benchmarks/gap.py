@@ -116,7 +116,7 @@ def table(results: dict[str, Any]) -> str:
         cells = []
         for figure in ("auroc", "distance 1", "controls"):
             values = [found["figures"][way][figure] for found in results.values() if figure in found["figures"][way]]
-            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            spread = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3f}{spread}" if values else "")
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", stamp.line(results.values())])

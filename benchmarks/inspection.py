@@ -38,7 +38,7 @@ from pipelines.stage import make_run
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "inspection"
 WORK = HERE / "work" / "inspection"
-FIGURES = {"AUROC": "auroc", "recall": "recall", "AUPRO": "aupro", "AUPRO 0.05": "aupro_05", "images": "images"}
+FIGURES = {"AUROC": "auroc", "recall": "recall", "AUPRO": "aupro", "AUPRO 0.05": "aupro_05"}
 # the defects of a set, for the arms that know the material; the others use the vocabulary that comes with kka
 VOCABULARIES = HERE / "vocabularies"
 LOOPS: dict[str, dict[str, Any]] = {
@@ -166,28 +166,37 @@ def code() -> Code:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown: a row a set and arm, mean and standard deviation over seeds; `error left` is that of 1 - AUROC, of the
-    best of those on normals alone."""
-    lines = [f"| set | arm | seeds | {' | '.join(FIGURES)} | error left |", f"|---|---|---|{'---|' * len(FIGURES)}---|"]
+    """Markdown: a row an arm, mean and standard deviation over seeds in each set; `error left` is that of 1 - AUROC, of
+    the best of those on normals alone; images and minutes are means over all sets."""
+    columns, cells = ["arm"], {arm: [arm] for arm in ARMS if any(_runs(results, name, arm) for name in parts.SETS)}
     for name in parts.SETS:
-        runs = {
-            arm: [r["figures"] for k, r in sorted(results.items()) if k.startswith(f"{name}-{arm}-")] for arm in ARMS
-        }
-        runs = {arm: found for arm, found in runs.items() if found}
-        errors = {arm: 1 - statistics.mean(r["last"]["auroc"] for r in found) for arm, found in runs.items()}
+        runs = {arm: _runs(results, name, arm) for arm in cells}
+        figures = [f for f, key in FIGURES.items() if any(key in run["last"] for of in runs.values() for run in of)]
+        errors = {arm: 1 - statistics.mean(r["last"]["auroc"] for r in found) for arm, found in runs.items() if found}
         best = min((errors[arm] for arm in ("normals", *ALONE) if arm in errors), default=float("nan"))
-        for arm, found in runs.items():
-            cells = [_cell([r["last"].get(figure) for r in found], figure) for figure in FIGURES.values()]
-            lines.append(f"| {' | '.join([name, arm, str(len(found)), *cells, f'{errors[arm] / best:.2f}'])} |")
+        columns += [f"{name}: {figures[0]}", *figures[1:], "error left"] if figures else []
+        for arm, row in cells.items():
+            left = f"{errors[arm] / best:.2f}" if arm in errors else ""
+            row += [*(_cell(runs[arm], FIGURES[figure]) for figure in figures), left] if figures else []
+    for arm, row in cells.items():
+        every = [run for name in parts.SETS for run in _runs(results, name, arm)]
+        row.append(f"{statistics.mean(run['last']['images'] for run in every):.0f}")
+        row.append(f"{statistics.mean(run['seconds'] for run in every) / 60:.1f}")
+    head = [" | ".join([*columns, "images", "minutes"]), "|".join(["---"] * (len(columns) + 2))]
+    lines = [f"| {head[0]} |", f"|{head[1]}|", *(f"| {' | '.join(row)} |" for row in cells.values())]
     return "\n".join([*lines, "", stamp.line(results.values())])
 
 
-def _cell(values: Sequence[Any], figure: str) -> str:
-    if None in values:
+def _runs(results: dict[str, Any], name: str, arm: str) -> list[dict[str, Any]]:
+    """The figures of an arm on a set, one for each seed."""
+    return [found["figures"] for key, found in results.items() if key.rpartition("-")[0] == f"{name}-{arm}"]
+
+
+def _cell(runs: Sequence[dict[str, Any]], figure: str) -> str:
+    values = [run["last"][figure] for run in runs if figure in run["last"]]
+    if not values:
         return ""
-    mean = statistics.mean(values)
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean:.0f}" if figure == "images" else f"{mean:.3f}{deviation}"
+    return f"{statistics.mean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:

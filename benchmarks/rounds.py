@@ -136,7 +136,7 @@ def _cell(rounds: list[Any], figure: str) -> str:
     except KeyError:
         return ""
     mean = statistics.mean(values)
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    deviation = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean:.0f}" if figure == "images" else f"{mean:.3f}{deviation}"
 
 

@@ -135,7 +135,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _cell(values: list[float], digits: int = 3) -> str:
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f}±{statistics.stdev(values):.{digits}f}"
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ablation, cifar100, cifar100_bank, digest, gap, rounds, stamp, tuning
+from benchmarks import ablation, cifar100, cifar100_bank, digest, gap, inspection, rounds, stamp, tuning
 from benchmarks import detectors as costs
 from benchmarks.digest import Code
 from kka import detectors
@@ -65,6 +65,28 @@ def test_a_result_says_where_it_comes_from(path: Path) -> None:
     assert tuple(made) == stamp.FIELDS and all(made.values())
     assert re.fullmatch("[0-9a-f]{40}(-dirty)?", made["commit"])
     assert made["command"].startswith(f"python -m benchmarks.{path.relative_to(RESULTS).parts[0].split('.')[0]}")
+
+
+def test_the_table_of_inspection_compares_arms_within_each_set() -> None:
+    def run(auroc: float, images: int, **more: float) -> dict[str, Any]:
+        figures = {"last": {"auroc": auroc, "recall": 0.5, "images": images, **more}, "seconds": 90.0}
+        return {"figures": figures, "stamp": dict.fromkeys(stamp.FIELDS, stamp.UNKNOWN) | {"command": "python -m x"}}
+
+    lines = inspection.table(
+        {
+            "elpv-normals-0": run(0.8, 0),
+            "elpv-kka-0": run(0.85, 400),
+            "elpv-kka-1": run(0.95, 440),
+            "commutators-kka-0": run(0.9, 420, aupro=0.7),
+            "commutators-patchcore-0": run(0.6, 0, aupro=0.6),
+        }
+    ).splitlines()
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines}
+    # elpv has no masks, castings no results; 0.1 / 0.2 of the error is left there, and 0.1 / 0.4 with 0.6 alone
+    assert rows["arm"].startswith("| arm | elpv: AUROC | recall | error left | commutators: AUROC | recall | AUPRO |")
+    assert rows["kka"] == ("| kka | 0.900±0.071 | 0.500±0.000 | 0.50 | 0.900 | 0.500 | 0.700 | 0.25 | 420 | 1.5 |")
+    assert rows["normals"] == "| normals | 0.800 | 0.500 | 1.00 |  |  |  |  | 0 | 1.5 |"
+    assert [line.count("|") for line in lines[:5]] == [11] * 5
 
 
 def outdated(code: Code, names: list[str]) -> list[str]:

@@ -3,6 +3,7 @@ blossom.
 
     python -m kka.project.reference     writes them between the two markers of the page"""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,6 +21,7 @@ from kka.records import write_text
 PAGE = presets.FOLDER.parent / "docs" / "reference.md"
 BEGIN, END = "<!-- parameters: made by `python -m kka.project.reference` -->", "<!-- /parameters -->"
 _LONG = 40  # characters: a longer default is left to params.yaml
+_PLAIN = ("bool", "int", "float", "text", "mapping")
 
 
 def parameters() -> str:
@@ -62,7 +64,7 @@ def _rows(
             yield short, "", comment
             yield from _rows(field.annotation, values[key], comments, f"{path}.")
         else:
-            yield short, f"{_default(values[key])} ({allowed(field)})", comment
+            yield short, " ".join([_default(values[key]), *_values(field, values[key])]), comment
 
 
 def _section(field: FieldInfo) -> bool:
@@ -73,6 +75,14 @@ def _default(value: Any) -> str:
     """A default as params.yaml writes it."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**4).removesuffix("\n...\n").strip()
     return f"`{text}`" if len(text) <= _LONG else "see `params.yaml`"
+
+
+def _values(field: FieldInfo, default: Any) -> list[str]:
+    """The values allowed, in brackets, without a type that the default shows; none where nothing is left to say."""
+    text = allowed(field)
+    if default is not None and " or " not in text:
+        text = re.sub(rf"^({'|'.join(_PLAIN)})( in)? ?", "", text)
+    return [f"({text})"] if text else []
 
 
 def allowed(field: FieldInfo) -> str:

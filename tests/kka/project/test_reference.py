@@ -32,7 +32,10 @@ def test_every_parameter_has_a_row_with_default_values_and_meaning() -> None:
     rows = [line.split(" | ") for line in reference.parameters().splitlines() if line.startswith("`")]
     assert [r for r in rows if not r[2].strip()] == []
     names = {r[0].strip("`"): r[1] for r in rows}
-    assert names["health.sample"] == "`200` (int ≥ 10)"
+    assert names["health.sample"] == "`200` (≥ 10)"
+    assert names["enabled"] == "`true`"  # its type is plain to see
+    assert names["endpoint"].startswith("`null` (text matching ")
+    assert names["lora.target_modules"] == "`all-linear` (text or list)"
     assert names["hard_proportion"] == ""  # a section in a section: its comment alone
     leaves = [k for k, field in Config.model_fields.items() if not hasattr(field.annotation, "model_fields")]
     assert set(leaves) <= names.keys()
