@@ -3,7 +3,9 @@
 A file of results is {"stamp": ..., "figures": ...}. The stamp holds `commit` (with -dirty where the code that counts
 differs from it), `date`, `command`, `versions`, `processor`, and `code`, the digest that tells whether the present code
 would make the same figures (`digest.py`). What nobody knows is "not recorded": results from before there were stamps
-carry the commit that brought them in, and its date, alone."""
+carry the commit that brought them in, and its date, alone. Where later code was seen to make the same figures
+(`recheck`), `code` is that code's, and `checked` tells its commit, the seed that was made again, and on what
+processor."""
 
 import os
 import platform
@@ -115,7 +117,13 @@ def line(results: Iterable[Any]) -> str:
     script = " ".join(shlex.split(stamps[0]["command"])[:3])
     commits = dict.fromkeys(_short(s["commit"]) for s in stamps)
     machines = dict.fromkeys(_machine(s["processor"]) for s in stamps)
-    return f"Made by `{script}` at {', '.join(commits)} on {', '.join(machines)}."
+    again = dict.fromkeys(_checked(s["checked"]) for s in stamps if "checked" in s)
+    return "; ".join([f"Made by `{script}` at {', '.join(commits)} on {', '.join(machines)}", *again]) + "."
+
+
+def _checked(made: Any) -> str:
+    machine = _machine(made["processor"])
+    return f"seed {made['seed']} makes the same figures at {_short(made['commit'])}, both on {machine}"
 
 
 def _short(name: str) -> str:

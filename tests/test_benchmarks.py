@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import ablation, cifar100, cifar100_bank, digest, gap, inspection, rounds, stamp, tuning
+from benchmarks import ablation, cifar100, cifar100_bank, digest, gap, inspection, recheck, rounds, stamp, tuning
 from benchmarks import detectors as costs
 from benchmarks.digest import Code
-from kka import detectors
+from kka.errors import KkaError
 from kka.project import presets
 
 ROOT = Path(__file__).parent.parent
@@ -30,12 +30,12 @@ def folder(name: str) -> dict[str, Any]:
 
 
 def fits(data: str) -> list[dict[str, Any]]:
-    return ablation.complete(RESULTS / "ablation" / data, detectors.names())
+    return ablation.complete(RESULTS / "ablation" / data, ablation.DETECTORS)
 
 
 def shown(data: str, *titles: str) -> str:
     """Those of the ablation's tables that its page shows; `python -m benchmarks.ablation --print` prints all."""
-    tables = ablation.tables(fits(data), detectors.names())
+    tables = ablation.tables(fits(data), ablation.DETECTORS)
     return "\n\n".join(table for table in tables if table.startswith((*titles, "Made by")))
 
 
@@ -62,7 +62,7 @@ def test_a_table_of_the_documentation_is_what_its_script_prints(page: str, table
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(RESULTS).as_posix())
 def test_a_result_says_where_it_comes_from(path: Path) -> None:
     made = json.loads(path.read_text(encoding="utf-8"))["stamp"]
-    assert tuple(made) == stamp.FIELDS and all(made.values())
+    assert tuple(made) in (stamp.FIELDS, (*stamp.FIELDS, "checked")) and all(made.values())
     assert re.fullmatch("[0-9a-f]{40}(-dirty)?", made["commit"])
     assert made["command"].startswith(f"python -m benchmarks.{path.relative_to(RESULTS).parts[0].split('.')[0]}")
 
@@ -315,3 +315,48 @@ def test_a_loop_begun_by_other_code_is_begun_again(tmp_path: Path, monkeypatch: 
         ("no_dpo-21", ["by a"]),
         ("kka-20", []),
     ]
+
+
+def test_figures_that_are_made_again_are_compared_bit_by_bit() -> None:
+    before = {"r0": {"auroc": 0.5, "seconds": 3.0, "groups": {"a": 1}}}
+    now = {"r0": {"auroc": 0.5, "seconds": 4.0, "groups": {"a": 1}, "recall": 0.25}}
+    assert list(recheck.differences(before, now)) == []
+    now["r0"]["auroc"] = 0.5 + 1e-16 * 2
+    now["r0"]["groups"] = {}
+    assert list(recheck.differences(before, now)) == [
+        "r0/auroc: 0.5 before, 0.5000000000000002 now",
+        "r0/groups/a: 1 before, None now",
+    ]
+
+
+def test_results_are_the_present_codes_once_their_first_is(tmp_path: Path) -> None:
+    made = {"code": "old", "commit": "f" * 40, "command": "python -m benchmarks.rounds", "processor": "not recorded"}
+    paths = [tmp_path / f"{seed}.json" for seed in (20, 21)]
+    for path in paths:
+        path.write_text(json.dumps({"stamp": made, "figures": {"seed": path.stem}}), encoding="utf-8")
+    checked = {"commit": "e" * 40, "seed": 20, "processor": {"name": "A", "cores": 2, "instructions": ["avx2"]}}
+    recheck.restamp(paths, "new", checked)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    assert [f["figures"]["seed"] for f in found] == ["20", "21"]
+    assert all(f["stamp"] == made | {"code": "new", "checked": checked} for f in found)
+    assert stamp.line(found) == (
+        "Made by `python -m benchmarks.rounds` at fffffff on a processor not recorded;"
+        " seed 20 makes the same figures at eeeeeee, both on A (2 cores, avx2)."
+    )
+
+
+def test_a_table_takes_the_place_of_the_one_before_it() -> None:
+    page = "Words.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nMade by `python -m x` at 1 on A.\n\nMore.\n"
+    table = "| a | b |\n|---|---|\n| 3 | 4 |\n\nMade by `python -m x` at 2 on B."
+    assert recheck.placed(page, table) == f"Words.\n\n{table}\n\nMore.\n"
+    with pytest.raises(KkaError, match="a page wants a table that begins with"):
+        recheck.placed("Words.\n", table)
+
+
+def test_every_arm_has_results_and_every_table_its_page() -> None:
+    for module, pages in recheck.PAGES.items():
+        for arm in recheck.arms(module):
+            assert ROOT / arm.first in arm.results(ROOT)
+        for page, table in pages.items():
+            text = (ROOT / page).read_text(encoding="utf-8")
+            assert recheck.placed(text, table(folder(module))) == text
