@@ -94,7 +94,7 @@ def _shares_of_regions(masks: Masks) -> NDArray[np.float64]:
     touching[1] = True  # its neighbours of the same picture, by corners too
     regions, n = label(masks, touching)
     own = regions[masks]
-    return 1 / (n * np.bincount(own)[own])
+    return np.asarray(1 / (n * np.bincount(own)[own]), np.float64)
 
 
 def _finite(maps: Maps) -> Maps:

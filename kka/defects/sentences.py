@@ -25,7 +25,7 @@ def _sentence(vocabulary: Vocabulary, rng: np.random.Generator) -> str:
 
 def _defect(vocabulary: Vocabulary, kind: Kind, rng: np.random.Generator) -> str:
     adjectives, noun = list(_adjectives(vocabulary, kind, rng)), str(rng.choice(kind.words))
-    counts = [words for words, value in vocabulary.terms["count"] if value[-1] > 1]
+    counts = [words for words, value in vocabulary.terms["count"] if float(value[-1]) > 1]
     if counts and rng.random() < _COUNTED:
         words = counts[rng.integers(len(counts))]
         phrase = " ".join([words[rng.integers(len(words))], *adjectives, plural(noun)])

@@ -91,7 +91,7 @@ class Vocabulary:
     @cached_property
     def phrases(self) -> Mapping[tuple[str, ...], Entry]:
         """What each phrase, divided into words, stands for."""
-        found = {}
+        found: dict[tuple[str, ...], Entry] = {}
         for kind in self.kinds.values():
             found |= {split(plural(w)): Entry("kind", kind, True) for w in (*kind.words, *kind.also)}
         for kind in self.kinds.values():  # a word itself before another one's plural

@@ -9,9 +9,9 @@ How distances are measured, and whether they are corrected at all, is decided by
 default stays unless another is better for sure."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from kka.detectors.shared.base import Amount, Pictures, Share, Whole, draw
 from kka.detectors.shared.changes import changed_patches, usual_distance
 from kka.detectors.shared.coreset import coreset
-from kka.detectors.shared.evidence import Judged, grouped
-from kka.detectors.shared.features import Bank, PatchHead, Patchwise, spread, top
+from kka.detectors.shared.evidence import Judged, grouped, groups_of
+from kka.detectors.shared.features import Bank, PatchHead, Patchwise, spread, top, whitening
 from kka.log import Log
 
 _logger = logging.getLogger(__name__)
 _RANKED = 50_000  # normal patches that the bank is chosen from
 _TAUGHT = 40_000  # normal patches, and patches of anomalies, that the correction is taught with
-_VARIANCE = 0.99  # of normal patches, that whitening keeps
+NO_FITS: Mapping[int, nn.Module] = {}
 
 
 class Corrected(PatchHead):
@@ -53,7 +53,9 @@ class Corrected(PatchHead):
         b, _, h, w = features.shape
         rows = (features.permute(0, 2, 3, 1).flatten(0, 2) - self.mean) @ self.measure
         away = rows - self.bank.stored[self.bank.places(rows)]
-        return (away.norm(dim=1) / self.unit + added(self.correction, rows, away)).view(b, h, w)
+        scores = away.norm(dim=1) / self.unit + added(self.correction, rows, away)
+        made: Tensor = scores.view(b, h, w)
+        return made
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         """The share of patches that count is chosen in a fit."""
@@ -134,7 +136,7 @@ class Detector(Patchwise):
     correction has `hidden` units, and learns for `steps` steps of `batch_size` patches."""
 
     choose: bool = True
-    top_shares: tuple[Share, ...] = (0.03, 0.3)
+    top_shares: list[Share] = field(default_factory=lambda: [0.03, 0.3])
     most_stored: Whole = 3000
     groups: Annotated[int, Field(ge=2)] = 5
     most_judged: Whole = 150
@@ -151,9 +153,8 @@ class Detector(Patchwise):
     def learn(self, pictures: Pictures, log: Log) -> Corrected:
         """Logs the held-out AUROC of the default, of what is chosen and of what is corrected, and which are used."""
         patches = self.rows(pictures.inside)
-        vectors = patches.mean(1)
-        means = grouped(vectors, self.groups, self.seed)
-        normal = Patched(patches, torch.zeros(patches.shape[:2], dtype=torch.bool), means.of(vectors))
+        groups = grouped(patches.mean(1), self.groups, self.seed)
+        normal = Patched(patches, torch.zeros(patches.shape[:2], dtype=torch.bool), groups)
         way = self._way("channels", normal)
         if not len(pictures.anomalies):
             return self._made(way)
@@ -216,7 +217,7 @@ class Detector(Patchwise):
         }
         plain, corrected = (
             _judged([_maps(way, side, network.unit, fits) for side in judged], network.top_share)
-            for fits in ({}, without)
+            for fits in (NO_FITS, without)
         )
         gain = corrected.compared(plain, self.seed)
         log("corrected/corrected_auroc", corrected.auroc, 0)
@@ -234,7 +235,7 @@ class Detector(Patchwise):
         """The correction, which makes scores of patches the logits of their labels, less what is the same for all."""
         network = correction(rows.rows.shape[1], self.hidden)
         level = nn.Parameter(-(rows.away[~labels].norm(dim=1) / unit).quantile(self.usual_share))
-        slow = [{"params": network.parameters()}, {"params": [level], "weight_decay": 0.0}]
+        slow: list[dict[str, Any]] = [{"params": network.parameters()}, {"params": [level], "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(slow, self.learning_rate, weight_decay=self.weight_decay)
         sides = [torch.nonzero(labels == label)[:, 0] for label in (False, True)]
         if not len(sides[1]):
@@ -253,35 +254,13 @@ class Detector(Patchwise):
 Sides = tuple[Patched, Patched]  # normals and anomalies
 
 
-def whitening(rows: Tensor) -> Tensor:
-    """A linear measure (c, c) of rows (n, c) around their mean, in which their principal components have a variance of
-    one; the last of them, which hold what is left of the variance, become zero."""
-    values, vectors = torch.linalg.eigh(torch.cov(rows.T.double()))
-    held = values.clamp_min(0).flip(0).cumsum(0) / values.clamp_min(0).sum()
-    kept = ((held.roll(1) < _VARIANCE) | (torch.arange(len(held)) == 0)).flip(0)
-    scale = torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0.0)
-    return (vectors * scale).float()
-
-
-def groups_of(sources: Tensor, normals: Tensor, groups: Tensor) -> Tensor:
-    """The groups (n,) of the normals (m, 3, h, w) that the sources (n, 3, h, w) are; of one that is none of them, any
-    by its turn."""
-    known = {hash(picture.numpy().tobytes()): int(group) for picture, group in zip(normals, groups, strict=True)}
-    every = groups.unique().tolist()
-    return torch.tensor(
-        [known.get(hash(picture.numpy().tobytes()), every[i % len(every)]) for i, picture in enumerate(sources)]
-    )
-
-
 @torch.no_grad()
-def _maps(way: Way, pictures: Patched, unit: Tensor | None = None, fits: dict[int, nn.Module] | None = None) -> Tensor:
+def _maps(way: Way, pictures: Patched, unit: Tensor | float = 1.0, fits: Mapping[int, nn.Module] = NO_FITS) -> Tensor:
     """The held-out scores of pictures' patches, (n, p): distances, corrected by the fit without a picture's group."""
     found = []
     for patches, group in zip(pictures.patches, pictures.groups, strict=True):
         rows = way.rows(patches, group.expand(len(patches)))
-        scores = rows.away.norm(dim=1)
-        if unit is not None:
-            scores = scores / unit
+        scores = rows.away.norm(dim=1) / unit
         if fits:
             scores = scores + added(fits[int(group)], rows.rows, rows.away)
         found.append(scores)

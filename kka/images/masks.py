@@ -36,5 +36,5 @@ def _marked(image: Image.Image) -> Masks:
         values = np.asarray(image.convert("RGBA"))
         return np.asarray(values[..., :3].any(2) & (values[..., 3] > 0))
     if len(image.getbands()) == 1 and image.mode != "P":  # numbers, of 1 to 32 bits, which convert() might clip
-        return np.asarray(image) != 0
+        return np.asarray(np.asarray(image) != 0)
     return np.asarray(np.asarray(image.convert("RGB")).any(2))

@@ -63,12 +63,12 @@ def with_masks(who: str, split: Split, paths: Sequence[Path], owned: Owned, *, s
     that marks something in a normal picture."""
     if not owned:
         return split
-    masks = np.zeros(split.images.shape[:3], bool)
+    masks: Masks = np.zeros(split.images.shape[:3], np.bool_)
     for row, path in enumerate(paths):
         for mask in owned.get(path, ()):
-            masks[row] |= _prepared(who, mask, path, masks.shape[1], squeeze)
-    marked = masks.any((1, 2))
-    for row in np.flatnonzero(marked & (split.labels == 0)):
+            masks[row] |= _prepared(who, mask, path, len(masks[row]), squeeze)
+    marked = np.asarray(masks.any((1, 2)))
+    for row in np.flatnonzero(marked & (split.labels == 0)).tolist():
         raise KkaError(
             f"{who}: {paths[row]} is a normal picture, but its mask {owned[paths[row]][0]} marks something. Remove the"
             " mask, or call the picture anomalous."

@@ -17,26 +17,23 @@ from kka.metrics import Comparison, auroc, compare_scores
 _SAMPLES, _LEVEL = 500, 0.95  # of the bootstrap
 
 
-@dataclass(frozen=True)
-class Groups:
-    """The centres (k, c) of groups of pictures, in deviations `scale` (c,) of their vectors."""
-
-    centres: Tensor
-    scale: Tensor
-
-    def of(self, vectors: Tensor) -> Tensor:
-        """The group of each picture by its vector (n, c), shape (n,)."""
-        return torch.cdist(vectors / self.scale, self.centres).argmin(1)
-
-
-def grouped(vectors: Tensor, groups: int, seed: int) -> Groups:
-    """At most `groups` of pictures, by k-means of their vectors (n, c)."""
+def grouped(vectors: Tensor, groups: int, seed: int) -> Tensor:
+    """At most `groups` groups of pictures by their vectors (n, c), each channel in its deviations: k-means, (n,)."""
     from sklearn.cluster import KMeans
 
-    scale = vectors.std(0, unbiased=False).clamp_min(1e-6)
-    k = max(1, min(groups, len(vectors) // 2))
-    means = KMeans(k, n_init=4, random_state=seed % 2**32).fit((vectors / scale).double().numpy())
-    return Groups(torch.from_numpy(means.cluster_centers_).to(vectors.dtype), scale)
+    scaled = vectors / vectors.std(0, unbiased=False).clamp_min(1e-6)
+    means = KMeans(max(1, min(groups, len(vectors) // 2)), n_init=4, random_state=seed % 2**32)
+    return torch.from_numpy(means.fit_predict(scaled.double().numpy())).long()
+
+
+def groups_of(sources: Tensor, normals: Tensor, groups: Tensor) -> Tensor:
+    """The groups (n,) of the normals (m, 3, h, w) that the sources (n, 3, h, w) are; of one that is none of them, any
+    by its turn."""
+    known = {hash(picture.numpy().tobytes()): int(group) for picture, group in zip(normals, groups, strict=True)}
+    every = groups.unique().tolist()
+    return torch.tensor(
+        [known.get(hash(picture.numpy().tobytes()), every[i % len(every)]) for i, picture in enumerate(sources)]
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from kka.records import Images
 
 # rows against rows at a time: their distances stay in the processor's cache, and take 1 MB whatever the bank holds
 _TILE = 512
+_VARIANCE = 0.99  # of normal patches, that whitening keeps
 
 
 class Head(nn.Module):
@@ -242,3 +243,13 @@ def spread(rows: Tensor) -> Tensor:
     average, lest a picture that moves it scores beyond all others."""
     deviation = rows.std(0, unbiased=False)
     return deviation.clamp_min(0.1 * float(deviation.mean()) + 1e-6)
+
+
+def whitening(rows: Tensor) -> Tensor:
+    """A linear measure (c, c) of rows (n, c) around their mean, in which their principal components have a variance of
+    one; the last of them, which hold what is left of the variance, become zero."""
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T.double()))
+    held = values.clamp_min(0).flip(0).cumsum(0) / values.clamp_min(0).sum()
+    kept = ((held.roll(1) < _VARIANCE) | (torch.arange(len(held)) == 0)).flip(0)
+    scale = torch.where(kept, values.clamp_min(1e-12).rsqrt(), 0.0)
+    return torch.as_tensor(vectors * scale, dtype=torch.float32)

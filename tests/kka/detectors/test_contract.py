@@ -22,6 +22,7 @@ SMALL = {
     "deep_sad": {"steps": 120, "pretrain_steps": 15, "batch_size": 32, "learning_rate": 1e-3},
     "hsc": {"members": 2, "steps": 40, "width": 8, "batch_size": 32, "generated_share": 0.4},
     "simplenet": {"steps": 60},
+    "corrected": {"steps": 40, "groups": 2},
 }
 DRAWS_NOTHING = {"probe"}  # its fit is the same for every seed
 
