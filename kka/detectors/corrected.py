@@ -40,7 +40,9 @@ class Corrected(PatchHead):
     unit: Tensor
     share: Tensor
 
-    def __init__(self, fingerprint: Tensor, top_share: float, mean: Tensor, measure: Tensor, bank: Tensor, hidden: int):
+    def __init__(
+        self, fingerprint: Tensor, top_share: float, mean: Tensor, measure: Tensor, bank: Tensor, hidden: int
+    ) -> None:
         super().__init__(fingerprint, top_share)
         self.register_buffer("mean", mean)
         self.register_buffer("measure", measure)
