@@ -135,17 +135,19 @@ class Detector(Patchwise):
     """The bank keeps at most `most_stored` patches. Channels count in deviations of the normals'; with `choose` they
     are whitened (by principal components), or one of the `top_shares` takes the place of `top_share`, where evidence
     wants it. It is held out by `groups` of normals, and given by at most `most_judged` normals and anomalies. The
-    correction has `hidden` units, and learns for `steps` steps of `batch_size` patches."""
+    correction has `hidden` units, and learns for `steps` steps of `batch_size` patches; over normal patches it deviates
+    by at most `strength` of the deviation of their distances."""
 
     choose: bool = True
     top_shares: list[Share] = field(default_factory=lambda: [0.03, 0.3])
     most_stored: Whole = 3000
     groups: Annotated[int, Field(ge=2)] = 5
     most_judged: Whole = 150
+    strength: Amount = 0.5
     hidden: Whole = 64
     steps: Whole = 400
     batch_size: Annotated[int, Field(ge=2)] = 512
-    learning_rate: Amount = 1e-3
+    learning_rate: Amount = 1e-4
     weight_decay: Amount = 0.1
 
     def network(self, size: tuple[int, int]) -> Corrected:
@@ -234,7 +236,8 @@ class Detector(Patchwise):
             )
 
     def _fitted(self, unit: Tensor, rows: Rows, labels: Tensor) -> nn.Sequential:
-        """The correction, which makes scores of patches the logits of their labels, less what is the same for all."""
+        """The correction, which makes scores of patches the logits of their labels, less what is the same for all. It
+        is made smaller where it moves normal patches by more than `strength` of what their distances differ by."""
         network = correction(rows.rows.shape[1], self.hidden)
         level = nn.Parameter(-(rows.away[~labels].norm(dim=1) / unit).quantile(self.usual_share))
         slow: list[dict[str, Any]] = [{"params": network.parameters()}, {"params": [level], "weight_decay": 0.0}]
@@ -250,7 +253,15 @@ class Detector(Patchwise):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+        _restrain(network, rows.take(sides[0]), self.strength)
         return network
+
+
+@torch.no_grad()
+def _restrain(network: nn.Sequential, normal: Rows, strength: float) -> None:
+    deviation = float(added(network, normal.rows, normal.away).std())
+    for parameter in network[-1].parameters():
+        parameter.mul_(min(1.0, strength / max(deviation, 1e-9)))
 
 
 Sides = tuple[Patched, Patched]  # normals and anomalies
