@@ -33,7 +33,7 @@ def sides(moved: torch.Tensor, normals: torch.Tensor) -> tuple[corrected.Patched
 def learnt(
     moved: torch.Tensor, *, seed: int = 0, **options: object
 ) -> tuple[corrected.Corrected, dict[str, float], corrected.Way]:
-    detector = corrected.Detector(seed, most_stored=100, **options)  # type: ignore[arg-type]
+    detector = corrected.Detector(seed, most_stored=100, batch_size=64, **options)  # type: ignore[arg-type]
     normal, anomalous = sides(moved, patches(60, 10))
     figures: dict[str, float] = {}
     with torch.random.fork_rng(devices=[]):
