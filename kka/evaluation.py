@@ -12,6 +12,7 @@ from kka import metrics
 from kka.detectors import Detector
 from kka.localisation import Pixels
 from kka.records import Images, Split
+from kka.regions import pixel_threshold
 
 QUANTILE = 0.95  # of the calibration normals' scores, where an alarm begins
 EXPECTED_FALSE_ALARMS = 1 - QUANTILE
@@ -38,11 +39,13 @@ def measure(
     level: float,
     seed: int,
 ) -> Measured:
-    """The figures of `evaluate`, `localise` and `validate`, and with `controls`, generated normals that the detector
-    has not trained on, `controls_auroc`: that of telling them from the calibration normals."""
+    """The figures of `evaluate`, `localise` and `validate`; `pixel_threshold`, where regions begin in the maps of a
+    detector that has them; and with `controls`, generated normals that the detector has not trained on,
+    `controls_auroc`: that of telling them from the calibration normals."""
     scores, boundary = detector.score(test.images), detector.score(calibration.images)
     figures = evaluate(scores, test.labels, test.groups, boundary, bootstrap=bootstrap, level=level, seed=seed)
-    figures |= localise(detector, test)
+    threshold = pixel_threshold(detector, calibration.images)
+    figures |= localise(detector, test) | ({} if threshold is None else {"pixel_threshold": threshold})
     figures |= validate(detector.score(validation.images), validation.labels, validation.groups)
     if controls is not None:
         figures["controls_auroc"] = metrics.separation(boundary, detector.score(controls))
@@ -113,11 +116,10 @@ def validate(scores: NDArray[np.float64], labels: NDArray[np.int64], groups: Seq
 
 def over_fits(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of several fits as one: their means, and with two fits or more `auroc_std`, the standard deviation.
-    What is no figure, and `threshold`, are the first fit's, for its scores are those that people will see."""
+    What is no figure, and the thresholds, are the first fit's, for its scores are those that people will see."""
     first = fits[0]
-    averaged: dict[str, Any] = {key: _averaged([f[key] for f in fits]) for key in first}
-    if "threshold" in first:
-        averaged["threshold"] = first["threshold"]
+    thresholds = {key: first[key] for key in ("threshold", "pixel_threshold") if key in first}
+    averaged: dict[str, Any] = {key: _averaged([f[key] for f in fits]) for key in first} | thresholds
     if len(fits) > 1 and "auroc" in first:
         averaged["auroc_std"] = statistics.stdev(f["auroc"] for f in fits)
     return averaged

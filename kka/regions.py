@@ -39,7 +39,7 @@ def calibrate(detector: Detector, normals: Images) -> tuple[NDArray[np.float64],
 
 def pixel_threshold(detector: Detector, calibration: Images) -> float | None:
     """Where regions begin, as `calibrate` has it."""
-    return calibrate(detector, calibration)[1]
+    return calibrate(detector, calibration)[1] if hasattr(detector, "score_map") else None
 
 
 def _scores_and_peaks(detector: Detector, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:

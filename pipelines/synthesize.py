@@ -33,9 +33,8 @@ def main(run: Run) -> None:
         matched = match_spectrum(read_images(files.anomalies), read_images(files.controls), normal.images)
         for folder, pictures in zip(wanted, matched, strict=True):
             write_images(folder, pictures)
-    records = synthesizers.read_details(files.anomalies)
     counts: dict[str, Any] = {folder.name: len(lines) for folder, lines in wanted.items()}
-    write_json(files.metrics("synthesize"), counts | (tally(records) if records else {}))
+    write_json(files.metrics("synthesize"), counts | tally(synthesizers.read_details(files.anomalies)))
 
 
 def _caption(captions: str, number: int) -> str:

@@ -90,7 +90,10 @@ class Scenes:
 
 def tally(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many pictures of these records ended in which outcome, on how many no object was found, how often an unknown
-    kind was spoken of, and which ones, the most frequent first."""
+    kind was spoken of, and which ones, the most frequent first. Nothing where no record is a scene's."""
+    records = [record for record in records if "outcome" in record]
+    if not records:
+        return {}
     outcomes = Counter(record["outcome"] for record in records)
     unknown = Counter(sorted(kind for record in records for kind in record["unknown"]))
     return {

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from kka import detectors, metrics
+from kka import metrics
 from kka.detectors.shared import PACKAGED
 from kka.errors import KkaError
-from kka.images import read_images, read_shard, shard_path
+from kka.images import read_shard, shard_path
 from kka.project.config import Config
-from kka.records import write_json
-from kka.regions import pixel_threshold
+from kka.records import read_json, write_json
 from pipelines.layout import SCORES, Layout, Scores, read_scores
 from pipelines.tracking.database import one_line
 from pipelines.tracking.runs import Tracker
@@ -100,8 +99,7 @@ def _parts(layout: Layout, name: str, config: Config) -> Iterator[tuple[dict[str
         )
         prepared = {"image_size": config.prepare.image_size, "squeeze": config.prepare.squeeze}
         calibration = np.sort(files.read_scores("calibration").values).tolist()
-        own = {"backbone": f"{place}{function}"} if place else {}
-        threshold = _pixel_threshold(layout, files.detector, own)
+        threshold = read_json(files.metrics("evaluate")).get("pixel_threshold")
         known = {"calibration": calibration, "pixel_threshold": threshold, "function": function}
         write_json(facts, prepared | known)
         artifacts = {"detector": files.detector, "facts": facts, "scores": files.scores}
@@ -113,13 +111,6 @@ def _options(detector: Path) -> dict[str, Any]:
 
     options: dict[str, Any] = facts(detector)["options"]
     return options
-
-
-def _pixel_threshold(layout: Layout, folder: Path, options: Mapping[str, Any]) -> float | None:
-    """Where regions begin in the detector's maps; None where it has none."""
-    detector = detectors.load(folder, **options)
-    has_maps = hasattr(detector, "score_map")
-    return pixel_threshold(detector, read_images(layout.split("calibration"))) if has_maps else None
 
 
 def _own_backbone(root: Path, options: Mapping[str, Any]) -> tuple[Path | None, str]:

@@ -82,6 +82,13 @@ class Mapped(Brightness):
         return images[..., 0].astype(float)
 
 
+def test_regions_begin_where_the_maps_of_calibration_normals_say():
+    normals = split([0, 10], [0, 0], ("normal", "normal"))
+    how = {"bootstrap": 0, "level": 0.8, "seed": 3}
+    found, without = (evaluation.measure(d, normals, normals, normals, **how) for d in (Mapped(), Brightness()))
+    assert found.figures == without.figures | {"pixel_threshold": pytest.approx(9.5)}
+
+
 def test_maps_are_measured_where_the_test_split_has_masks():
     test = split([0, 10, 20, 15], [0, 0, 0, 1], ("normal", "normal", "normal", "near"))
     test.images[3, 0, 0] = 30  # the marked pixel is the highest of all
@@ -110,14 +117,14 @@ def test_without_bootstrap_there_is_no_interval():
 
 
 def test_several_fits_become_their_means_with_the_deviation_of_the_auroc():
-    fits = [
-        {"auroc": 0.8, "groups": {"near": 0.6, "far": 1.0}, "threshold": 2.0, "hardest_group": "near"},
-        {"auroc": 0.9, "groups": {"near": 0.8, "far": 1.0}, "threshold": 4.0, "hardest_group": "far"},
-    ]
+    first = {"auroc": 0.8, "groups": {"near": 0.6, "far": 1.0}, "threshold": 2.0, "pixel_threshold": 5.0}
+    second = {"auroc": 0.9, "groups": {"near": 0.8, "far": 1.0}, "threshold": 4.0, "pixel_threshold": 7.0}
+    fits = [first | {"hardest_group": "near"}, second | {"hardest_group": "far"}]
     assert evaluation.over_fits(fits) == {
         "auroc": pytest.approx(0.85),
         "groups": {"near": pytest.approx(0.7), "far": 1.0},
         "threshold": 2.0,  # the scores that people see are the first fit's
+        "pixel_threshold": 5.0,
         "hardest_group": "near",
         "auroc_std": pytest.approx(0.05 * 2**0.5),
     }

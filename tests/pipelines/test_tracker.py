@@ -63,6 +63,9 @@ ONE = RoundRecord(
         "evaluate": {
             "auroc": 0.92,
             "fpr95": 0.3,
+            "recall": 0.7,
+            "aupro": 0.6,
+            "pixel_auroc": 0.95,
             "false_positive_rate": 0.06,
             "groups": {"far": 0.96, "near": 0.85},
             "controls_auroc": 0.5,
@@ -85,6 +88,9 @@ def test_a_headline_holds_what_rounds_are_compared_by() -> None:
             "auroc": 0.92,
             "auroc_hardest": 0.85,
             "fpr95": 0.3,
+            "recall": 0.7,
+            "aupro": 0.6,
+            "pixel_auroc": 0.95,
             "false_alarms": 0.06,
             "gap": 0.5,
             "hard_rate": 0.2,
@@ -395,7 +401,7 @@ def test_a_round_that_was_just_evaluated_is_on_the_parents_curves_by_their_names
     Reader(home, monitors=False).drain()
     tracker = Tracker(home, tiny())
     figures = tracker.client.get_run(tracker.parent).data.metrics
-    assert figures == {"auroc": 0.92, "fpr95": 0.3, "false_alarms": 0.06, "gap": 0.5}
+    assert figures == {HEADLINE[f"evaluate/{k}"]: v for k, v in ONE.figures["evaluate"].items() if k != "groups"}
     assert tracker.client.get_run(tracker.round("r1")).data.metrics["evaluate/groups/far"] == 0.96
 
 
