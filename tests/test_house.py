@@ -31,7 +31,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("kka.datasets", "kka.datasets.?*", "kka.detectors", "kka.detectors.?*", "kka.preferences"),
     (
         "kka.confusion",
-        "kka.evaluation",
         "kka.training",
         "kka.alignment",
         "kka.regions",
@@ -40,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "kka.mini",
         "kka.mini.*",
     ),
-    ("kka.hopeless", "kka.scoring"),
+    ("kka.hopeless", "kka.scoring", "kka.evaluation"),
     ("kka.export",),
     ("kka.project", "kka.project.*"),
     ("pipelines", "pipelines.layout"),

@@ -116,8 +116,9 @@ class Tiles(Patches):
 
     def _maps(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
         if torch.compiler.is_exporting():  # a graph has the backbone once, and all tiles of a picture as one batch
-            stacked = torch.stack(list(tiles))
-            return iter(super().forward(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2]))
+            batches = list(tiles)
+            made = super().forward(torch.cat(batches))
+            return iter(made.view(len(batches), -1, *made.shape[1:]))  # chunk and unflatten would fix their number
         return map(super().forward, tiles)
 
     def _merged(self, maps: Iterator[Tensor], places: list[tuple[int, int]]) -> Tensor:
@@ -125,7 +126,7 @@ class Tiles(Patches):
         sums, weights = torch.empty(0), torch.empty(0)
         for made, (top, left) in zip(maps, places, strict=True):
             (height, width), row, column = made.shape[2:], self._in_cells(top), self._in_cells(left)
-            if not len(sums):
+            if not len(weights):  # the length of sums is the number of pictures, which a graph leaves open
                 last = [self._in_cells(start) for start in places[-1]]
                 sums = made.new_zeros(*made.shape[:2], last[0] + height, last[1] + width)
                 weights = made.new_zeros(sums.shape[2:])

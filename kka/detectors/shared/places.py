@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kka.records import seed_of
 
-_PHASES = 3  # as many places a side for the change, spread over one cell, so that its place in a cell is averaged out
+_PHASES = 4  # as many places a side for the change, which together fill one cell: its place in a cell is averaged out
+_PICTURES = 2 * _PHASES  # each phase of one side meets two of the other
 
 
 class Cells(NamedTuple):
@@ -38,12 +39,12 @@ def measured(features: Callable[[Tensor], Tensor], size: tuple[int, int]) -> tup
     It is measured in the middle. Features all of which change with any pixel tell little of places: their cells are
     found where they would lie without padding."""
     noise = torch.Generator().manual_seed(seed_of("places"))
-    before = torch.rand(_PHASES**2, 3, *size, generator=noise)
+    before = torch.rand(_PICTURES, 3, *size, generator=noise) / 2
     with torch.no_grad():
         maps = _each(features, before)
         strides = [side / cells for side, cells in zip(size, maps.shape[2:], strict=True)]
         after, places = _changed(before, strides)
-        change = (_each(features, after) - maps).square().sum(1).double().cpu()
+        change = (_each(features, after) - maps).norm(dim=1).double().cpu()
     down, across = (
         Cells(float(_first(change.sum(2 - axis), stride, places[:, axis])), stride, maps.shape[2 + axis])
         for axis, stride in enumerate(strides)
@@ -57,17 +58,17 @@ def _each(features: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
 
 
 def _changed(pictures: Tensor, strides: list[float]) -> tuple[Tensor, Tensor]:
-    """The pictures, each with some pixels inverted, a third of a cell wide, in its own phase of the cell in the middle;
-    and the middle of those pixels, (b, 2)."""
+    """The pictures, each with some pixels made brighter, a quarter of a cell wide, in its own phase of the cell in the
+    middle; and the middle of those pixels, (b, 2)."""
     pictures, places = pictures.clone(), []
     for i, picture in enumerate(pictures):
         box = []
-        for side, stride, phase in zip(picture.shape[1:], strides, divmod(i, _PHASES), strict=True):
+        for side, stride, phase in zip(picture.shape[1:], strides, (i, i + i // _PHASES + 1), strict=True):
+            start = int(side / 2 + (phase % _PHASES / _PHASES - 0.5) * stride)
             width = max(1, round(stride / _PHASES))
-            start = round(side / 2 + ((phase + 0.5) / _PHASES - 0.5) * stride - width / 2)
             box.append((start, start + width))
         (top, bottom), (left, right) = box
-        picture[:, top:bottom, left:right] = 1 - picture[:, top:bottom, left:right]
+        picture[:, top:bottom, left:right] += 0.5
         places.append([(top + bottom - 1) / 2, (left + right - 1) / 2])
     return pictures, torch.tensor(places, dtype=torch.float64)
 
@@ -76,4 +77,5 @@ def _first(change: Tensor, stride: float, places: Tensor) -> Tensor:
     """Where the first cell lies when the changes (b, cells) lie, on average, at the places (b,) that they come from."""
     middle = (stride - 1) / 2
     seen = torch.arange(change.shape[1]) * stride + middle
-    return middle + (change * (places[:, None] - seen)).sum() / change.sum().clamp_min(1e-30)
+    away = (change * (places[:, None] - seen)).sum(1) / change.sum(1).clamp_min(1e-30)
+    return middle + away.mean()

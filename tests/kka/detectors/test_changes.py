@@ -154,15 +154,7 @@ def test_a_fit_with_changes_is_the_same_each_time_and_another_than_without(name:
     assert not np.array_equal(first, scores(None))
 
 
-@pytest.mark.parametrize(
-    ("detector", "wanted", "share"),
-    [
-        (patchcore.Detector(), [353.19034, 345.24194], 1e-4),
-        (simplenet.Detector(steps=20), [1.55369, 1.46839], 0.1),  # in bfloat16 on some processors
-    ],
-)
-def test_without_changes_scores_are_those_of_before_there_were_changes(
-    detector: patchcore.Detector | simplenet.Detector, wanted: list[float], share: float
-) -> None:
+def test_without_changes_scores_are_those_of_before_there_were_changes() -> None:
     anomalies, _ = spotted(6)
-    assert detector.fit(grey(20), anomalies).score(anomalies[:2]).tolist() == pytest.approx(wanted, rel=share)
+    found = patchcore.Detector().fit(grey(20), anomalies).score(anomalies[:2])
+    assert found.tolist() == pytest.approx([353.19034, 345.24194], rel=1e-4)

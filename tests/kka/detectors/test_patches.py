@@ -93,8 +93,15 @@ def test_the_map_of_a_dot_is_highest_at_the_dot(side: int, options: dict[str, An
     detector = detectors.create("patchcore", 0, backbone="efficientnet-lite0", layers=[0], **options).fit(normals)
     maps = detector.score_map(dots(side, places))  # type: ignore[attr-defined]
     peaks = np.array([np.unravel_index(m.argmax(), m.shape) for m in maps])
-    apart = peaks - np.array(places)
-    assert np.abs(apart).max() <= 8 and np.abs(apart).mean() <= 4 and np.abs(apart.mean(0)).max() <= 2
+    assert np.abs(peaks - np.array(places)).max() <= 8  # a cell
+    apart = np.array([middle(m) for m in maps]) - np.array(places)
+    assert np.abs(apart).max() <= 4.5 and np.abs(apart.mean(0)).max() <= 1.5
+
+
+def middle(scores: Any) -> Any:
+    """The mean place of a map (h, w), weighted by what exceeds 0.7 of the highest."""
+    weights = (scores - 0.7 * scores.max()).clip(0)
+    return [(weights * at).sum() / weights.sum() for at in np.indices(scores.shape)]
 
 
 def whole_and_tiled(x: Tensor, side: int, layers: list[int]) -> tuple[Tensor, Tensor]:
@@ -182,7 +189,7 @@ def test_a_detector_with_tiles_is_saved_and_exported(tmp_path: Path) -> None:
     assert not np.allclose(untiled.score(images), loaded.score(images))
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     scorer = Scorer(loaded, np.sort(loaded.score(images)), 96, False)
-    assert export.write(scorer, images[:3], tmp_path / "it.onnx") < 1e-2  # which compares them, and refuses others
+    assert export.write(scorer, images[17:], tmp_path / "it.onnx") < 1e-2  # which compares them, and refuses others
 
 
 def test_a_side_that_the_maps_do_not_divide_is_refused() -> None:
