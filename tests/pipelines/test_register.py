@@ -29,7 +29,8 @@ from PIL import Image
 from kka import detectors
 from kka.errors import KkaError
 from kka.images import prepare, write_split
-from kka.records import Split
+from kka.records import Split, write_json
+from kka.regions import pixel_threshold
 from kka.scoring import Scorer
 from pipelines.tracking import package
 from pipelines.tracking.package import log_model
@@ -54,8 +55,11 @@ class Project:
         split = Split(self.calibration, ("a part",) * 19, np.zeros(19, np.int64), ("normal",) * 19)
         write_split(folder / "data" / "splits" / "calibration", split)
         self.detector = detectors.create(name, 0, **options).fit(normals, 255 - normals[:8])
+        threshold = pixel_threshold(self.detector, self.calibration)
         for round in QUALITY:
             self.detector.save(folder / "data" / round / "detector")
+            figures = {} if threshold is None else {"pixel_threshold": threshold}
+            write_json(folder / "metrics" / round / "evaluate.json", figures)
         self.tracker = Tracker(self.home, self.config)
 
     def log(self, name: str, test: str = "the test split") -> str:
